@@ -1,0 +1,152 @@
+"""Which tensors the user means by `params`, and what they are called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from gradgraph.errors import InputError
+
+__all__ = ["Named", "ParamsLike", "caller_namespace", "named_tensors", "names_in"]
+
+#: A `Module`, several (a list, or a mapping from name), an optimizer, a mapping from name to tensor, or an iterable
+#: of tensors or of (name, tensor).
+ParamsLike: TypeAlias = (
+    nn.Module
+    | torch.optim.Optimizer
+    | Tensor
+    | Mapping[str, nn.Module | Tensor]
+    | Iterable[nn.Module | Tensor | tuple[str, Tensor]]
+)
+
+_LARGEST_SEARCHED = 10_000  # entries of a container that names are looked for in
+
+_EXPECTED = "a Module, an optimizer, a mapping from name to tensor, or an iterable of tensors or (name, tensor)"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor, its name where one is known, and the dotted path of the one module that owns it, where sure."""
+
+    tensor: Tensor
+    name: str | None
+    module: str | None = None
+
+
+def named_tensors(params: ParamsLike | None, namespace: Mapping[str, Any] | None = None) -> list[Named]:
+    """The tensors that `params` stands for, each once, in their order.
+
+    Args:
+        params: see `ParamsLike`.
+        namespace: variables of the caller; a tensor that `params` leaves unnamed takes its name from there where
+            that is sure.
+
+    Raises:
+        InputError: `params` is of another type, or gives one name to two tensors.
+    """
+    found: dict[int, Named] = {}
+    owner: dict[str, Tensor] = {}
+    called = names_in(namespace) if namespace else {}
+    for item in _walk(params):
+        if id(item.tensor) in found:
+            continue
+        if item.name is None and id(item.tensor) in called:
+            item = Named(item.tensor, called[id(item.tensor)])
+        if item.name is not None and owner.setdefault(item.name, item.tensor) is not item.tensor:
+            raise InputError(f"params gives the name {item.name!r} to two different tensors; give each its own name.")
+        found[id(item.tensor)] = item
+    return list(found.values())
+
+
+def _walk(params: ParamsLike | None) -> Iterator[Named]:
+    if params is None:
+        return
+    if isinstance(params, nn.Module):
+        yield from _of_module(params)
+    elif isinstance(params, Tensor):
+        yield Named(params, None)
+    elif isinstance(params, torch.optim.Optimizer):
+        for group in params.param_groups:
+            # Optimizers built from named_parameters() keep the names beside the tensors.
+            names = group.get("param_names", [None] * len(group["params"]))
+            yield from (Named(tensor, name) for name, tensor in zip(names, group["params"], strict=True))
+    elif isinstance(params, Mapping):
+        for name, value in params.items():
+            yield from _of_entry(str(name), value)
+    elif isinstance(params, Iterable) and not isinstance(params, (str, bytes)):
+        items = list(params)
+        for index, item in enumerate(items):
+            if isinstance(item, Tensor):
+                yield Named(item, None)
+            elif isinstance(item, nn.Module):
+                yield from _of_entry(str(index) if len(items) > 1 else "", item)
+            elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+                yield from _of_entry(item[0], item[1])
+            else:
+                raise InputError(f"params expected {_EXPECTED}; got {type(item).__name__} at position {index}.")
+    else:
+        raise InputError(f"params expected {_EXPECTED}; got {type(params).__name__}.")
+
+
+def _of_entry(name: str, value: Any) -> Iterator[Named]:
+    if isinstance(value, nn.Module):
+        yield from _of_module(value, prefix=name)
+    elif isinstance(value, Tensor):
+        yield Named(value, name, name.rpartition(".")[0] or None)
+    else:
+        raise InputError(f"params expected {_EXPECTED}; got {type(value).__name__} under the name {name!r}.")
+
+
+def _of_module(module: nn.Module, prefix: str = "") -> Iterator[Named]:
+    owners: dict[int, set[str]] = {}
+    # The unbound method: a subclass may override named_parameters(), and looking runs no user code.
+    for name, tensor in nn.Module.named_parameters(module, prefix=prefix, remove_duplicate=False):
+        owners.setdefault(id(tensor), set()).add(name.rpartition(".")[0])
+    for name, tensor in nn.Module.named_parameters(module, prefix=prefix):
+        sure = len(owners[id(tensor)]) == 1  # a tied weight belongs to no single module
+        yield Named(tensor, name, name.rpartition(".")[0] if sure else None)
+
+
+def names_in(namespace: Mapping[str, Any]) -> dict[int, str]:
+    """Name of each tensor, by its id, that exactly one variable of `namespace` leads to.
+
+    A variable leads to a tensor when it is a module that owns it as a parameter (`model.0.weight`), the tensor itself,
+    or a plain list, tuple or dict that holds it (`fast[0]`). The first kind wins over the second (a loop often leaves
+    `p` behind), the second over the third, and two ways of one kind make it unsure. Modules that are parts of another
+    module in `namespace` do not count.
+    """
+    direct: dict[int, set[str]] = {}
+    held: dict[int, set[str]] = {}
+    modules: dict[str, nn.Module] = {}
+    for variable, value in list(namespace.items()):
+        if variable.startswith("_"):
+            continue
+        if isinstance(value, Tensor):
+            direct.setdefault(id(value), set()).add(variable)
+        elif isinstance(value, nn.Module):
+            modules[variable] = value
+        elif type(value) in (list, tuple, dict) and len(value) <= _LARGEST_SEARCHED:
+            entries = value.items() if type(value) is dict else enumerate(value)
+            for key, item in list(entries):
+                if isinstance(item, Tensor) and type(key) in (int, str):
+                    held.setdefault(id(item), set()).add(f"{variable}[{key!r}]")
+    parts = {id(part) for module in modules.values() for part in nn.Module.modules(module) if part is not module}
+    owned: dict[int, set[str]] = {}
+    for variable, module in modules.items():
+        if id(module) not in parts:
+            for item in _of_module(module, prefix=variable):
+                owned.setdefault(id(item.tensor), set()).add(str(item.name))
+    return {
+        key: next(iter(names)) for ways in (held, direct, owned) for key, names in ways.items() if len(names) == 1
+    }
+
+
+def caller_namespace(depth: int = 1) -> dict[str, Any]:
+    """Variables that the caller of the function that calls this sees: its globals, hidden by its locals."""
+    frame = sys._getframe(depth + 1)
+    return {**frame.f_globals, **frame.f_locals}

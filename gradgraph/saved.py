@@ -1,0 +1,168 @@
+"""What an autograd node saved for its backward, read without running anyone's code.
+
+A C++ node keeps each saved value as a `SavedTensor` under `_raw_saved_<name>`, a Python Function in the tuple
+`_raw_saved_tensors`. Of a `SavedTensor`, `.data` is the tensor itself, the object that a pack hook left in its place,
+or None once freed; reading it runs no hook. `_saved_<name>` would: behind a hook it runs the hook (a checkpointed
+forward would run again), so it is read only where there is none, to learn whether the tensor was changed since.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Charges", "SavedValue", "saved_values", "storages_of"]
+
+_VERSIONS = re.compile(r"is at version (\d+); expected version (\d+)")
+
+#: Name of each saved value of a node type, with the two ways to read it. `dir()` per node would be slow.
+_readers: dict[type, list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]]] = {}
+
+
+class SavedValue(NamedTuple):
+    """One saved tensor of one node."""
+
+    name: str  # "self", "weight", "saved_tensors[0]", as torch calls it
+    data: Tensor | None  # the tensor where it is plainly there (live or modified)
+    state: str  # "live", "freed", "modified", "packed"
+    version: int | None  # the version it was saved at
+    current_version: int | None = None  # the version it has now, where modified
+
+
+def saved_values(fn: Any) -> list[SavedValue]:
+    """Every tensor that the node `fn` saved, freed ones too. Runs no hook and no user code."""
+    if isinstance(fn, torch._C._FunctionBase):
+        return _saved_by_function(fn)
+    readers = _readers.get(type(fn))
+    if readers is None:
+        readers = _readers[type(fn)] = _find_readers(type(fn))
+    found = []
+    for name, raw, unpack in readers:
+        try:
+            value = raw(fn)
+        except RuntimeError:  # a TensorList raises once freed, and no longer tells its length
+            found.append(SavedValue(name, None, "freed", None))
+            continue
+        if isinstance(value, (tuple, list)):
+            for index, item in enumerate(value):
+                if item is not None:
+                    # The n-th of a list is unpacked by itself: none of these is a result of the node.
+                    found += _read(f"{name}[{index}]", item, item.unpack)
+        elif value is not None:
+            found += _read(name, value, lambda unpack=unpack: unpack(fn))
+    return found
+
+
+def _find_readers(node_type: type) -> list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]]:
+    return [
+        (name.removeprefix("_raw_saved_"), getattr(node_type, name).__get__, getattr(node_type, name[4:]).__get__)
+        for name in sorted(dir(node_type))
+        if name.startswith("_raw_saved_")
+    ]
+
+
+def _saved_by_function(fn: Any) -> list[SavedValue]:
+    """What a Python Function saved: by save_for_backward, and as tensors put on its ctx."""
+    found: list[SavedValue] = []
+    try:
+        raw = fn._raw_saved_tensors or ()
+    except RuntimeError:
+        # After its backward it forgets even how many tensors it saved, if any.
+        raw = ()
+        found.append(SavedValue("saved_tensors", None, "freed", None))
+    for index, item in enumerate(raw):
+        found += _read(f"saved_tensors[{index}]", item, item.unpack)
+    for name, value in vars(fn).items():
+        parts = value if type(value) in (list, tuple) else [value]
+        for index, item in enumerate(parts):
+            if isinstance(item, Tensor):
+                label = f"ctx.{name}" if item is value else f"ctx.{name}[{index}]"
+                found.append(SavedValue(label, item, "live", _version(item)))
+    return found
+
+
+def _read(name: str, raw: Any, unpack: Callable[[], Any]) -> tuple[SavedValue, ...]:
+    """The value behind one SavedTensor; nothing where nothing was saved (an input that needs no gradient)."""
+    if raw.unpack_hook is not None:
+        return (SavedValue(name, None, "packed", None),)
+    data = raw.data
+    try:
+        # There is no hook, so this runs no code of the user's. It tells a freed tensor from one that never was,
+        # compares versions, and gives a node's own result its grad_fn back.
+        unpacked = unpack()
+    except RuntimeError as error:
+        if data is None:
+            return (SavedValue(name, None, "freed", None),)
+        versions = _VERSIONS.search(str(error))
+        if versions:
+            return (SavedValue(name, data, "modified", int(versions[2]), int(versions[1])),)
+        unpacked = data  # a Python Function's own result, which only the engine can unpack
+    return () if unpacked is None else (SavedValue(name, unpacked, "live", _version(unpacked)),)
+
+
+def _version(tensor: Tensor) -> int | None:
+    try:
+        return tensor._version
+    except RuntimeError:  # inference tensors count no versions
+        return None
+
+
+def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
+    """The storages that hold `tensor`'s values; none where it has none (functorch wrappers, opaque backends)."""
+    layout = tensor.layout
+    if layout is torch.strided:
+        parts = [tensor]
+    elif layout is torch.sparse_coo:
+        parts = [tensor._indices(), tensor._values()]
+    elif layout in (torch.sparse_csr, torch.sparse_bsr):
+        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    elif layout in (torch.sparse_csc, torch.sparse_bsc):
+        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    elif tensor.is_nested:
+        parts = [tensor.values()]
+    else:
+        parts = []
+    found = []
+    for part in parts:
+        try:
+            found.append(part.untyped_storage())
+        except (NotImplementedError, RuntimeError):
+            continue
+    return found
+
+
+class Charges:
+    """Numbers storages in the order they are first seen, and charges the bytes of each one once.
+
+    Holds every storage it has seen, so that no address is used twice while it lives.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._charged: set[int] = set()
+        self._held: list[torch.UntypedStorage] = []
+
+    def number(self, storages: list[torch.UntypedStorage]) -> int | None:
+        """The number of the first of `storages`."""
+        if not storages:
+            return None
+        address = storages[0]._cdata
+        known = self._numbers.get(address)
+        if known is None:
+            known = self._numbers[address] = len(self._numbers)
+            self._held.append(storages[0])
+        return known
+
+    def charge(self, storages: list[torch.UntypedStorage]) -> int:
+        """Bytes of those of `storages` that were not charged before."""
+        fresh = 0
+        for storage in storages:
+            if storage._cdata not in self._charged:
+                self._charged.add(storage._cdata)
+                self._held.append(storage)
+                fresh += storage.nbytes()
+        return fresh

@@ -1,0 +1,300 @@
+"""`trace()`: the only walk of `next_functions`. Turns tensors into an `AutogradGraph`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from gradgraph.graph import NODE_ATTRIBUTES, SCHEMA_VERSION, AutogradGraph, Live
+from gradgraph.leaves import module_of_nodes, name_leaves, name_others
+from gradgraph.orders import Made, orders_of, roles_of
+from gradgraph.outputs import flatten
+from gradgraph.params import ParamsLike, caller_namespace, named_tensors
+from gradgraph.saved import Charges, SavedValue, saved_values, storages_of
+
+__all__ = ["trace", "trace_in"]
+
+
+def trace(
+    outputs: Any,
+    params: ParamsLike | None = None,
+    *,
+    lower: Sequence[Any] = (),
+    names: Mapping[str, Tensor] | None = None,
+) -> AutogradGraph:
+    """Trace the autograd graph behind `outputs`, as it stands now.
+
+    Iterative, so any depth is fine; runs no hook and no user code, changes nothing, and works on graphs that a
+    backward pass has freed. Time and memory are linear in nodes. The graph keeps the live nodes, and with them their
+    activations, until `release()`.
+
+    Args:
+        outputs: a tensor, a `GradientEdge`, or any nesting of lists, tuples, dicts, dataclasses and other pytrees of
+            them. Members without a graph are skipped as long as one has one.
+        params: names the leaves: a `Module`, several, an optimizer, a mapping from name to tensor, or an iterable of
+            tensors or of (name, tensor). A leaf that stays unnamed takes the caller's variable name where that is
+            sure, else `leaf0`, `leaf1`, ...
+        lower: outputs of lower order, lowest first. What `lower[0]` reaches is order 0, what only `lower[1]` reaches
+            order 1, and so on; the rest is the order above. `trace(penalty, model, lower=[loss])` tells a loss from
+            its double backward.
+        names: names for any tensors of the graph, intermediate ones too.
+
+    Returns:
+        The graph. Its nodes carry the attributes of `gradgraph.graph.NODE_ATTRIBUTES`, its edges `output_nr` and
+        `role`.
+
+    Raises:
+        InputError: nothing in `outputs` has a graph; none of `params` is in it; a tensor of `names` is not in it.
+
+    Example:
+        >>> import torch, gradgraph
+        >>> x = torch.tensor(2.0, requires_grad=True)
+        >>> graph = gradgraph.trace(x * x)
+        >>> [data["op"] for _, data in graph.nodes(data=True)]
+        ['MulBackward0', 'AccumulateGrad']
+        >>> graph.leaves()
+        {1: 'x'}
+    """
+    return trace_in(caller_namespace(), outputs, params, lower=lower, names=names)
+
+
+def trace_in(
+    namespace: Mapping[str, Any],
+    outputs: Any,
+    params: ParamsLike | None = None,
+    *,
+    lower: Sequence[Any] = (),
+    names: Mapping[str, Tensor] | None = None,
+    made: Sequence[Made] = (),
+) -> AutogradGraph:
+    """`trace()`, with the variables to name leaves from, and what is known of when nodes were made."""
+    roots, skipped = flatten(outputs, "outputs")
+    lower_roots = [flatten(entry, f"lower[{index}]")[0] for index, entry in enumerate(_as_sequence(lower))]
+    named = named_tensors(params, namespace)
+    with _gc_paused():
+        nodes, edges, detached = _walk([edge.node for edge in roots])
+        index = {fn: key for key, fn in enumerate(nodes)}
+        graph = AutogradGraph()
+        live = Live(nodes, {key: fn.variable for key, fn in enumerate(nodes) if _is_leaf(fn)}, roots)
+        _add_nodes(graph, nodes, detached, live.leaves)
+        orders, recorded = orders_of(nodes, edges, lower_roots, made)
+        roles = roles_of(nodes, edges, orders, lower_roots, live.leaves)
+        for position, (u, v, slot, output_nr) in enumerate(edges):
+            graph.add_edge(u, v, slot, output_nr=output_nr, role="curvature" if position in roles else "gradient")
+    for key, order in orders.items():
+        graph.nodes[key]["order"] = order
+    for key in recorded:
+        graph.nodes[key]["provenance"] = "recorded"
+    unreached = name_leaves(graph, live.leaves, named, namespace)
+    name_others(graph, index, live.leaves, names or {}, namespace)
+    module_of_nodes(graph, live.leaves, named)
+    graph.graph.update(
+        schema=SCHEMA_VERSION,
+        roots=[index[edge.node] for edge in roots],
+        root_outputs=[edge.output_nr for edge in roots],
+        skipped_outputs=skipped,
+        unreached=unreached,
+        torch=torch.__version__,
+        orders=sorted(set(orders.values()) | ({0} if len(orders) < len(nodes) else set())),
+        passes=[],
+        created=_creator(),
+    )
+    graph._live = live
+    return graph
+
+
+def _as_sequence(lower: Any) -> Sequence[Any]:
+    return [lower] if isinstance(lower, Tensor) else lower
+
+
+def _creator() -> str:
+    from gradgraph import __version__
+
+    # No time of day: one program gives the same bytes on every run.
+    return f"gradgraph {__version__}"
+
+
+@contextmanager
+def _gc_paused() -> Iterator[None]:
+    """Millions of small objects are made and none is garbage: collecting meanwhile doubles the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _walk(roots: list[Node]) -> tuple[list[Node], list[tuple[int, int, int, int]], list[int]]:
+    """Nodes in discovery order (breadth first), edges as (u, v, slot, output_nr), and None slots per node."""
+    # The wrapper of a node keeps its identity only while it is held: every one stays in `keys` meanwhile.
+    keys: dict[Node, int] = {}
+    nodes: list[Node] = []
+    for fn in roots:
+        if fn not in keys:
+            keys[fn] = len(nodes)
+            nodes.append(fn)
+    edges: list[tuple[int, int, int, int]] = []
+    detached: list[int] = []
+    for u, fn in enumerate(nodes):  # grows while it is walked
+        missing = 0
+        for slot, (child, output_nr) in enumerate(fn.next_functions):
+            if child is None:
+                missing += 1
+                continue
+            v = keys.get(child)
+            if v is None:
+                v = keys[child] = len(nodes)
+                nodes.append(child)
+            edges.append((u, v, slot, output_nr))
+        detached.append(missing)
+    return nodes, edges, detached
+
+
+def _add_nodes(graph: AutogradGraph, nodes: list[Node], detached: list[int], leaves: dict[int, Tensor]) -> None:
+    describe = _Descriptions()
+    charges = Charges()
+    for key, fn in enumerate(nodes):
+        saved, saved_bytes = describe.saved(fn, charges)
+        graph.add_node(
+            key,
+            **{
+                **NODE_ATTRIBUTES,
+                "op": describe.op(fn),
+                "kind": describe.kind(fn),
+                "outputs": describe.outputs(fn),
+                "detached_slots": detached[key],
+                "saved": saved,
+                "saved_bytes": saved_bytes,
+            },
+        )
+    for key, variable in leaves.items():
+        graph.nodes[key]["storage"] = charges.number(storages_of(variable))
+
+
+def _is_leaf(fn: Node) -> bool:
+    return type(fn).__name__ == "AccumulateGrad"
+
+
+class _Descriptions:
+    """JSON descriptions of nodes. Equal ones are one object, so that a million nodes stay small."""
+
+    def __init__(self) -> None:
+        self._ops: dict[str, str] = {}
+        self._kinds: dict[type, str] = {}
+        self._outputs: dict[Any, list[dict[str, Any]]] = {}
+        self._saved: dict[Any, Any] = {}
+
+    def op(self, fn: Any) -> str:
+        # A Python Function may carry a ctx.name of the user's own, which hides name().
+        name = type(fn).__name__ if isinstance(fn, torch._C._FunctionBase) else fn.name()
+        known = self._ops.get(name)
+        if known is None:
+            known = self._ops[name] = name.removeprefix("torch::autograd::")
+        return known
+
+    def kind(self, fn: Any) -> str:
+        known = self._kinds.get(type(fn))
+        if known is None:
+            known = self._kinds[type(fn)] = _kind(fn, self.op(fn))
+        return known
+
+    def outputs(self, fn: Any) -> list[dict[str, Any]]:
+        metadata = fn._input_metadata
+        # A nested tensor's shape is ragged, and asking for it raises.
+        key = tuple(
+            (None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in metadata
+        )
+        known = self._outputs.get(key)
+        if known is None:
+            known = self._outputs[key] = [_described(*one) for one in key]
+        return known
+
+    def saved(self, fn: Any, charges: Charges) -> tuple[list[dict[str, Any]], int]:
+        entries = []
+        fresh = 0
+        for value in saved_values(fn):
+            if value.data is None:
+                entries.append(self._shared(value, None, 0))
+                continue
+            storages = storages_of(value.data)
+            number = charges.number(storages)
+            charged = charges.charge(storages)
+            fresh += charged
+            # A storage never seen before has no equal descriptor yet.
+            entries.append(_entry(value, number) if charged else self._shared(value, number, _bytes(value.data)))
+        if not entries:
+            return NODE_ATTRIBUTES["saved"], 0
+        if fresh == 0:
+            key = tuple(map(id, entries))
+            entries = self._saved.setdefault(key, entries)
+        return entries, fresh
+
+    def _shared(self, value: SavedValue, number: int | None, size: int) -> dict[str, Any]:
+        shape = None if value.data is None else value.data.shape
+        key = (value.name, value.state, value.version, value.current_version, number, shape, size)
+        known: dict[str, Any] | None = self._saved.get(key)
+        if known is None:
+            known = self._saved[key] = _entry(value, number)
+        return known
+
+
+def _described(shape: tuple[int, ...] | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    return {
+        "shape": None if shape is None else [int(size) for size in shape],
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+    }
+
+
+def _entry(value: SavedValue, storage: int | None) -> dict[str, Any]:
+    tensor = value.data
+    entry = {
+        "name": value.name,
+        "shape": None if tensor is None or tensor.is_nested else [int(size) for size in tensor.shape],
+        "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
+        "bytes": None if tensor is None else _bytes(tensor),
+        "storage": storage,
+        "state": value.state,
+        "version": value.version,
+    }
+    if value.current_version is not None:
+        entry["current_version"] = value.current_version
+    return entry
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Bytes of the tensor's own values: of all parts where it is sparse or nested."""
+    if tensor.layout is torch.strided and not tensor.is_nested:
+        return tensor.numel() * tensor.element_size()
+    return sum(storage.nbytes() for storage in storages_of(tensor))
+
+
+def _kind(fn: Any, op: str) -> str:
+    if _is_leaf(fn):
+        return "leaf"
+    if isinstance(fn, torch._C._FunctionBase):
+        function = getattr(fn, "_forward_cls", None)
+        where = getattr(function, "__module__", "")
+        if op == "CheckpointFunctionBackward" and where.startswith("torch."):
+            return "opaque"  # reentrant checkpoint: its forward runs again, unseen, within its backward
+        if where.startswith("torch._functorch") and "Compiled" in op:
+            return "opaque"
+        backward = getattr(function, "backward", None)
+        # once_differentiable wraps the user's backward in a function of torch's own module.
+        if getattr(backward, "__globals__", None) is torch.autograd.function.__dict__ and hasattr(
+            backward, "__wrapped__"
+        ):
+            return "blocked"
+        return "custom"
+    if op in ("NotImplemented", "Error", "DelayedError"):
+        return "blocked"
+    return "op"
+
