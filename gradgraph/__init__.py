@@ -6,8 +6,20 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradgraph.curvature import HessianDiagonal, hessian, hessian_diagonal, hvp
+    from gradgraph.errors import GradGraphError, InputError, ReadError, ReleasedGraphError, RenderError, TargetError
+    from gradgraph.gradients import GradientStats, gradients
+    from gradgraph.graph import AutogradGraph, annotate
+    from gradgraph.ledger import Ledger, watch
+    from gradgraph.readwrite import read_json, write_graphml, write_json
+    from gradgraph.render import render
+    from gradgraph.tracer import trace
 
 __version__ = "0.1.0"
 
@@ -36,18 +48,50 @@ _HOME = {
     "write_json": "readwrite",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "AutogradGraph",
+    "GradGraphError",
+    "GradientStats",
+    "HessianDiagonal",
+    "InputError",
+    "Ledger",
+    "ReadError",
+    "ReleasedGraphError",
+    "RenderError",
+    "TargetError",
+    "__version__",
+    "annotate",
+    "gradients",
+    "hessian",
+    "hessian_diagonal",
+    "hvp",
+    "read_json",
+    "render",
+    "trace",
+    "watch",
+    "write_graphml",
+    "write_json",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'gradgraph' has no attribute {name!r}")
     value = getattr(import_module(f"gradgraph.{_HOME[name]}"), name)
-    # Importing gradgraph.render, gradgraph.gradients or gradgraph.curvature sets the module as an attribute of this
-    # package, so the function has to be put over it.
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
+
+
+class _Package(ModuleType):
+    """Keeps `gradgraph.render` the function: importing the submodule of that name would put the module over it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
