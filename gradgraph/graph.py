@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import torch
     from torch.autograd.graph import GradientEdge, Node
 
+    _Base = nx.MultiDiGraph[int]
+else:
+    _Base = nx.MultiDiGraph
+
 __all__ = ["NODE_ATTRIBUTES", "SCHEMA_VERSION", "AutogradGraph", "Live", "annotate"]
 
 SCHEMA_VERSION = 1
@@ -44,6 +48,11 @@ NODE_ATTRIBUTES: dict[str, Any] = {
 }
 
 
+_CACHED_VIEWS = frozenset(
+    ("adj", "succ", "pred", "nodes", "edges", "out_edges", "in_edges", "degree", "in_degree", "out_degree")
+)
+
+
 @dataclass
 class Live:
     """What ties a graph to the running program: its nodes, leaf tensors and roots.
@@ -56,7 +65,7 @@ class Live:
     roots: list[GradientEdge] = field(default_factory=list)  # what `trace` was given, in its order
 
 
-class AutogradGraph(nx.MultiDiGraph):
+class AutogradGraph(_Base):
     """An autograd graph. Edges follow the backward pass: `u -> v` for each `(v, nr)` in `u.next_functions`.
 
     Node keys are ints in discovery order; the key of an edge is its slot in `next_functions`. Attributes are JSON
@@ -100,9 +109,7 @@ class AutogradGraph(nx.MultiDiGraph):
     def __getstate__(self) -> dict[str, Any]:
         # Autograd nodes can be neither pickled nor copied; what travels is the data. The views that networkx caches
         # in __dict__ (adj, nodes, edges, ...) refer to this object's dicts and are made anew on demand.
-        cached = ("adj", "succ", "pred", "nodes", "edges", "out_edges", "in_edges")
-        cached += ("degree", "in_degree", "out_degree")
-        state = {name: value for name, value in self.__dict__.items() if name not in cached}
+        state = {name: value for name, value in self.__dict__.items() if name not in _CACHED_VIEWS}
         state["_live"] = None
         return state
 
@@ -131,8 +138,8 @@ class AutogradGraph(nx.MultiDiGraph):
     def by_order(self) -> dict[int, list[int]]:
         """Node keys by derivative order, lowest first."""
         groups: dict[int, list[int]] = {}
-        for key, order in self.nodes(data="order"):
-            groups.setdefault(order, []).append(key)
+        for key, data in self.nodes(data=True):
+            groups.setdefault(data["order"], []).append(key)
         return dict(sorted(groups.items()))
 
     def render(self, path: str | PathLike[str], **options: Any) -> Path:
@@ -142,14 +149,16 @@ class AutogradGraph(nx.MultiDiGraph):
         return render(self, path, **options)
 
     def __repr__(self) -> str:
-        orders = sorted({data.get("order", 0) for data in self._node.values()})
-        span = f"order {orders[0]}" if len(orders) == 1 else f"orders {orders[0]} to {orders[-1]}" if orders else "empty"
-        state = "" if self._live is None else ", live"
-        return f"<AutogradGraph: {len(self._node)} nodes, {self.number_of_edges()} edges, {span}{state}>"
+        orders = sorted({data.get("order", 0) for _, data in self.nodes(data=True)})
+        span = "empty" if not orders else f"order {orders[0]}"
+        if len(orders) > 1:
+            span = f"orders {orders[0]} to {orders[-1]}"
+        live = ", live" if self._live is not None else ""
+        return f"<AutogradGraph: {len(self)} nodes, {self.number_of_edges()} edges, {span}{live}>"
 
     __str__ = __repr__
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002 - IPython's
         from gradgraph.notebook import mimebundle
 
         return mimebundle(self)

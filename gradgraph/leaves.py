@@ -77,7 +77,9 @@ def name_others(
     for name, tensor in names.items():
         key = by_tensor.get(id(tensor)) if tensor.grad_fn is None else index.get(tensor.grad_fn)
         if key is None:
-            raise InputError(f"names gives {name!r} to a tensor that is not in this graph; outputs do not depend on it.")
+            raise InputError(
+                f"names gives {name!r} to a tensor that is not in this graph; outputs do not depend on it."
+            )
         asked.setdefault(key, []).append(name)
     for name, value in list(namespace.items()):
         if isinstance(value, Tensor) and value.retains_grad and not name.startswith("_"):

@@ -42,7 +42,7 @@ def orders_of(
         return {key: order for key, order in orders.items() if order}, set()
     least = {key: order for key, fn in enumerate(nodes) if (order := _proven_by_name(fn))}
     for key, fn in enumerate(nodes) if made else ():
-        number = fn._sequence_nr()  # type: ignore[attr-defined]
+        number = fn._sequence_nr()
         for interval in made:
             if interval.first <= number < interval.last:
                 least[key] = max(least.get(key, 0), interval.order)
@@ -97,9 +97,7 @@ def roles_of(
     An edge down to an output that nothing of lower order saved is an ordinary operation's (`loss + penalty`), and
     carries no curvature. Where a pack hook or a finished backward hides what was saved, every edge down counts.
     """
-    down = [
-        position for position, (u, v, _, _) in enumerate(edges) if orders.get(u, 0) > orders.get(v, 0)
-    ]
+    down = [position for position, (u, v, _, _) in enumerate(edges) if orders.get(u, 0) > orders.get(v, 0)]
     if not down:
         return set()
     highest = max(orders.values())

@@ -78,7 +78,7 @@ def _walk(params: ParamsLike | None) -> Iterator[Named]:
     elif isinstance(params, Mapping):
         for name, value in params.items():
             yield from _of_entry(str(name), value)
-    elif isinstance(params, Iterable) and not isinstance(params, (str, bytes)):
+    elif isinstance(params, Iterable):
         items = list(params)
         for index, item in enumerate(items):
             if isinstance(item, Tensor):
@@ -141,9 +141,7 @@ def names_in(namespace: Mapping[str, Any]) -> dict[int, str]:
         if id(module) not in parts:
             for item in _of_module(module, prefix=variable):
                 owned.setdefault(id(item.tensor), set()).add(str(item.name))
-    return {
-        key: next(iter(names)) for ways in (held, direct, owned) for key, names in ways.items() if len(names) == 1
-    }
+    return {key: next(iter(names)) for ways in (held, direct, owned) for key, names in ways.items() if len(names) == 1}
 
 
 def caller_namespace(depth: int = 1) -> dict[str, Any]:

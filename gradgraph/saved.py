@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +54,7 @@ def saved_values(fn: Any) -> list[SavedValue]:
                     # The n-th of a list is unpacked by itself: none of these is a result of the node.
                     found += _read(f"{name}[{index}]", item, item.unpack)
         elif value is not None:
-            found += _read(name, value, lambda unpack=unpack: unpack(fn))
+            found += _read(name, value, partial(unpack, fn))
     return found
 
 
@@ -126,13 +127,10 @@ def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
         parts = [tensor.values()]
     else:
         parts = []
-    found = []
-    for part in parts:
-        try:
-            found.append(part.untyped_storage())
-        except (NotImplementedError, RuntimeError):
-            continue
-    return found
+    try:
+        return [part.untyped_storage() for part in parts]
+    except (NotImplementedError, RuntimeError):  # a functorch wrapper has no storage of its own
+        return []
 
 
 class Charges:

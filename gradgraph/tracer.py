@@ -81,7 +81,7 @@ def trace_in(
         nodes, edges, detached = _walk([edge.node for edge in roots])
         index = {fn: key for key, fn in enumerate(nodes)}
         graph = AutogradGraph()
-        live = Live(nodes, {key: fn.variable for key, fn in enumerate(nodes) if _is_leaf(fn)}, roots)
+        live = Live(nodes, {key: _variable(fn) for key, fn in enumerate(nodes) if _is_leaf(fn)}, roots)
         _add_nodes(graph, nodes, detached, live.leaves)
         orders, recorded = orders_of(nodes, edges, lower_roots, made)
         roles = roles_of(nodes, edges, orders, lower_roots, live.leaves)
@@ -183,6 +183,11 @@ def _is_leaf(fn: Node) -> bool:
     return type(fn).__name__ == "AccumulateGrad"
 
 
+def _variable(accumulate_grad: Any) -> Tensor:
+    variable: Tensor = accumulate_grad.variable
+    return variable
+
+
 class _Descriptions:
     """JSON descriptions of nodes. Equal ones are one object, so that a million nodes stay small."""
 
@@ -209,9 +214,7 @@ class _Descriptions:
     def outputs(self, fn: Any) -> list[dict[str, Any]]:
         metadata = fn._input_metadata
         # A nested tensor's shape is ragged, and asking for it raises.
-        key = tuple(
-            (None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in metadata
-        )
+        key = tuple((None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in metadata)
         known = self._outputs.get(key)
         if known is None:
             known = self._outputs[key] = [_described(*one) for one in key]
@@ -297,4 +300,3 @@ def _kind(fn: Any, op: str) -> str:
     if op in ("NotImplemented", "Error", "DelayedError"):
         return "blocked"
     return "op"
-
