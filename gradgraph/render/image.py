@@ -7,6 +7,7 @@ PNG of it and `pdf` the PDF, with the shipped font. So a picture depends as litt
 import math
 import re
 import warnings
+from collections.abc import Callable
 
 from gradgraph.errors import InputError, RenderError
 from gradgraph.render.engines import (
@@ -49,6 +50,7 @@ def draw(
     layout: str = "dot",
     timeout: float = 20.0,
     dpi: float = _DEFAULT_DPI,
+    finish: Callable[[str], str] | None = None,
 ) -> bytes:
     """Draw a graph given in DOT.
 
@@ -62,6 +64,7 @@ def draw(
         timeout: Seconds that each step, layout and making the PNG, may take before its process is killed.
         dpi: Pixels per inch of a PNG; a box of 72 pt is `dpi` pixels wide. Lowered, with a warning, for a page that
             would be over 32,767 pixels long or have over 64 million.
+        finish: Changes the cleaned SVG, before it becomes the file or is made into one.
 
     Returns:
         The bytes of the file: the same for the same source and engine.
@@ -82,6 +85,8 @@ def draw(
             raise InputError(f"draw() cannot use this {what}: expected a positive number, got {number!r}.")
     source = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", dot_source).encode("utf-8")
     svg = clean_svg(_lay_out(source, engine=engine, layout=layout, timeout=timeout).decode("utf-8", "replace"))
+    if finish is not None:
+        svg = finish(svg)
     if format == "svg":
         return svg.encode("utf-8")
     if format == "png":

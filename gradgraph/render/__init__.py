@@ -1,0 +1,204 @@
+"""`render`: an autograd graph as a picture in a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gradgraph.errors import InputError, RenderError
+
+if TYPE_CHECKING:
+    from gradgraph.graph import AutogradGraph
+    from gradgraph.render.picture import MeasureName, Picture
+
+__all__ = ["FORMATS", "render", "to_dot", "to_svg"]
+
+#: What `render` writes, by suffix.
+FORMATS = ("png", "svg", "pdf", "dot")
+
+#: Boxes that are drawn at most.
+MAX_BOXES = 2500
+
+
+def render(
+    graph: AutogradGraph,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002
+    theme: str = "light",
+    gradients: bool | None = None,
+    hessian: bool | None = None,
+    saved: bool = False,
+    color: Literal["order"] | MeasureName = "order",
+    title: str | None = None,
+    engine: str = "auto",
+    timeout: float = 20.0,
+    max_boxes: int = MAX_BOXES,
+    dpi: float = 144.0,
+) -> Path:
+    """Draw a graph into a file, whole or not at all; an existing file is replaced.
+
+    Operations are boxes, coloured by derivative order; edges follow the backward pass, those that carry curvature
+    dashed. Leaves are drawn once for each operation that uses them.
+
+    Args:
+        graph: what to draw.
+        path: the file; its suffix gives the format.
+        format: `png`, `svg`, `pdf` or `dot`, where the suffix does not say it.
+        theme: `light` or `dark`.
+        gradients: show the gradient statistics and the ledger of `.grad` that the nodes carry; None: if they carry
+            any. Nothing is computed here: see `gradgraph.gradients` and `gradgraph.annotate`.
+        hessian: show the Hessian diagonals that the leaves carry; None: if they carry any.
+        saved: show what each node saved for its backward.
+        color: what fills the boxes: `order`, or a measure that the nodes carry: `gradient`, `hessian_diagonal`,
+            `curvature` or `saved_bytes`.
+        title: a heading.
+        engine: `dot`, the installed Graphviz; `embedded`, the one that comes with the package; `auto`, the first of
+            them that is there.
+        timeout: seconds that an engine may take.
+        max_boxes: the most boxes to lay out; DOT files are written at any size.
+        dpi: pixels per inch of a PNG.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: an unknown format, theme or measure, annotations asked for that no node carries.
+        RenderError: the graph is too large to lay out, no engine succeeds, or the file cannot be written.
+    """
+    target = Path(path)
+    chosen = _format(target, format)
+    _check_folder(target)
+    options = {"gradients": gradients, "hessian": hessian, "saved": saved, "color": color, "title": title}
+    if chosen == "dot":
+        content = to_dot(graph, theme=theme, **options).encode()
+    else:
+        content = _draw(
+            graph, chosen, theme=theme, engine=engine, timeout=timeout, max_boxes=max_boxes, dpi=dpi, **options
+        )
+    _write(target, content)
+    return target
+
+
+def to_dot(graph: AutogradGraph, *, theme: str = "light", **options: Any) -> str:
+    """The graph in the DOT language, of any size. Options as in `render`."""
+    from gradgraph.render.dot import dot_of
+    from gradgraph.render.theme import theme_called
+
+    return dot_of(_picture(graph, **options), theme_called(theme))
+
+
+def to_svg(
+    graph: AutogradGraph,
+    *,
+    theme: str = "light",
+    engine: str = "auto",
+    timeout: float = 20.0,
+    max_boxes: int = MAX_BOXES,
+    **options: Any,
+) -> str:
+    """The graph as SVG. Options and errors as in `render`."""
+    drawn = _draw(graph, "svg", theme=theme, engine=engine, timeout=timeout, max_boxes=max_boxes, dpi=144.0, **options)
+    return drawn.decode()
+
+
+def _draw(
+    graph: AutogradGraph,
+    chosen: str,
+    *,
+    theme: str,
+    engine: str,
+    timeout: float,
+    max_boxes: int,
+    dpi: float,
+    **options: Any,
+) -> bytes:
+    from gradgraph.render.dot import dot_of
+    from gradgraph.render.image import draw
+    from gradgraph.render.lettering import lettered
+    from gradgraph.render.size import check_size
+    from gradgraph.render.theme import theme_called
+
+    colors = theme_called(theme)
+    check_size(graph, max_boxes)
+    picture = _picture(graph, **options)
+    return draw(
+        dot_of(picture, colors), chosen, engine=engine, timeout=timeout, dpi=dpi, finish=lettered(picture, colors)
+    )
+
+
+def _picture(
+    graph: AutogradGraph,
+    *,
+    gradients: bool | None = None,
+    hessian: bool | None = None,
+    saved: bool = False,
+    color: Literal["order"] | MeasureName = "order",
+    title: str | None = None,
+) -> Picture:
+    from gradgraph.render.lines import Show
+    from gradgraph.render.picture import picture_of
+
+    show = Show(
+        gradients=_wanted(graph, "gradients", gradients, ("gradient", "accumulated")),
+        hessian=_wanted(graph, "hessian", hessian, ("hessian_diagonal",)),
+        saved=saved,
+        device=len({out["device"] for _, data in graph.nodes(data=True) for out in data.get("outputs") or []}) > 1,
+    )
+    return picture_of(graph, show, color=color, title=title)
+
+
+def _wanted(graph: AutogradGraph, option: str, asked: bool | None, attributes: tuple[str, ...]) -> bool:
+    """Whether to show annotations: as asked, else if there are any."""
+    if asked is False:
+        return False
+    carried = any(data.get(name) is not None for _, data in graph.nodes(data=True) for name in attributes)
+    if asked and not carried:
+        raise InputError(
+            f"{option}=True asks for annotations that no node carries (expected {' or '.join(attributes)}); compute "
+            f"them and write them with gradgraph.annotate(graph, {attributes[0]!r}, ...) first."
+        )
+    return carried
+
+
+def _format(path: Path, asked: str | None) -> str:
+    chosen = (path.suffix.removeprefix(".") if asked is None else asked).lower()
+    if chosen not in FORMATS:
+        got = (
+            f"format={format!r}"
+            if format is not None
+            else f"the suffix {path.suffix!r}"
+            if path.suffix
+            else "no suffix"
+        )
+        known = ", ".join(f".{known}" for known in FORMATS)
+        raise InputError(f"cannot tell what to write to {str(path)!r}: expected {known}, got {got}.")
+    return chosen
+
+
+def _check_folder(path: Path) -> None:
+    """Before minutes of drawing rather than after."""
+    if path.is_dir():
+        raise InputError(f"cannot write to {str(path)!r}: it is a folder; give the path of a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path.name!r}: there is no folder {str(path.parent)!r}; make it first.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put the file in place in one step: a reader sees the old one or the whole new one."""
+    # A link keeps pointing where it does, and what it points to is replaced.
+    final = Path(os.path.realpath(path))
+    temporary = final.with_name(f".{final.name[:64]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        # Made with the permissions that any new file of this user has, unlike those of tempfile.
+        with open(temporary, "xb") as file:
+            file.write(content)
+        os.replace(temporary, final)
+    except OSError as error:
+        raise RenderError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; choose a folder that you may write to, with room."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,210 @@
+"""The lines of text in the box of one node: what it is, what it makes, and what is known about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Line", "Show", "alerting", "format_bytes", "format_number", "format_shape", "lines_of", "shorten"]
+
+_LONGEST = 34  # characters of one line; about 170 pt
+_MOST_ENTRIES = 6  # of a list that a box spells out
+
+Role = Literal["head", "detail", "note", "alert"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a box. `head` stands out, `detail` is quiet, `note` is an annotation, `alert` a defect."""
+
+    text: str
+    role: Role = "detail"
+
+
+@dataclass(frozen=True)
+class Show:
+    """Which annotations the boxes carry."""
+
+    gradients: bool = False
+    hessian: bool = False
+    saved: bool = False
+    device: bool = False  # where a graph lives on several devices
+
+
+def lines_of(data: Mapping[str, Any], show: Show) -> list[Line]:
+    """The lines for a node with the attributes `data`; the first is its heading. Texts may be long; see `shorten`."""
+    lines = list(_identity(data, show))
+    if data.get("detached_slots"):
+        count = data["detached_slots"]
+        lines.append(Line(f"{count} input needs no grad" if count == 1 else f"{count} inputs need no grad"))
+    lines += _modified(data)
+    if show.gradients:
+        lines += _gradient(data)
+        lines += _ledger(data)
+    if show.hessian:
+        lines += _hessian(data)
+    if data.get("curvature") is not None:
+        lines.append(Line(f"curvature {format_number(data['curvature'], sign=True)}", "note"))
+    if show.saved:
+        lines += _saved(data)
+    return lines
+
+
+def alerting(lines: Sequence[Line]) -> bool:
+    """Whether a line tells of a defect."""
+    return any(line.role == "alert" for line in lines)
+
+
+def shorten(text: str, most: int = _LONGEST) -> str:
+    """`text` on one line, its middle cut where it is longer than `most` characters: both ends of a path tell most.
+
+    >>> shorten("transformer.h.0.attn.c_attn.weight", 20)
+    'transfor…attn.weight'
+    """
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+    if len(text) <= most:
+        return text
+    front = (most - 1) * 2 // 5 + 1
+    return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"
+
+
+def format_number(value: Any, *, sign: bool = False) -> str:
+    """A number in three digits."""
+    number = float(value)
+    return f"{number:+.3g}" if sign and math.isfinite(number) else f"{number:.3g}"
+
+
+def format_bytes(count: int | None) -> str:
+    """A number of bytes for people: `640 B`, `3.9 KiB`."""
+    if count is None:
+        return "unknown"
+    if count < 1024:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1023.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
+def format_shape(shape: Sequence[int] | None) -> str:
+    """`[3, 4]`, `scalar`, or `ragged` for a nested tensor."""
+    if shape is None:
+        return "ragged"
+    return f"[{', '.join(map(str, shape))}]" if shape else "scalar"
+
+
+def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
+    """What the node is. A leaf goes by its name, an operation by its op."""
+    op, name = str(data.get("op")), data.get("name")
+    if data.get("kind") == "leaf":
+        yield Line(str(name or op), "head")
+    else:
+        yield Line(op, "head")
+    if data.get("kind") == "opaque":
+        yield Line("runs unseen inside")
+    elif data.get("kind") == "blocked":
+        yield Line("cannot be differentiated again", "alert")
+    outputs = data.get("outputs") or []
+    if outputs:
+        yield Line(_outputs(outputs, show))
+    if name and data.get("kind") != "leaf":
+        yield Line(f"= {name}", "note")
+    call = f" (call {data['module_call']})" if data.get("module_call") else ""
+    if data.get("module") and data.get("kind") != "leaf":
+        yield Line(f"in {data['module']}{call}")
+    if data.get("source"):
+        yield Line(str(data["source"]))
+
+
+def _outputs(outputs: Sequence[Mapping[str, Any]], show: Show) -> str:
+    shown = [_output(output, show) for output in outputs[:3]]
+    more = len(outputs) - len(shown)
+    if len(outputs) > 1 and len(set(map(str, outputs))) == 1:
+        return f"{len(outputs)} × {shown[0]}"
+    return " · ".join(shown) + (f" +{more} more" if more else "")
+
+
+def _output(output: Mapping[str, Any], show: Show) -> str:
+    dtype = output.get("dtype")
+    parts = [format_shape(output.get("shape"))]
+    if dtype and dtype != "float32":
+        parts.append(str(dtype))
+    if show.device or output.get("device") == "meta":
+        parts.append(str(output.get("device")))
+    return " ".join(parts)
+
+
+def _modified(data: Mapping[str, Any]) -> Iterator[Line]:
+    """A saved tensor that was changed since makes the next backward fail: said whether asked for or not."""
+    names = [str(entry["name"]) for entry in data.get("saved") or [] if entry["state"] == "modified"]
+    if names:
+        yield Line(f"changed in place: {', '.join(names)}", "alert")
+
+
+def _gradient(data: Mapping[str, Any]) -> Iterator[Line]:
+    found = data.get("gradient")
+    if found is None:
+        yield Line("no gradient arrives")
+        return
+    entries = found if isinstance(found, list) else [found]
+    for index, stats in enumerate(entries[:_MOST_ENTRIES]):
+        where = f" {index}" if len(entries) > 1 else ""
+        if stats is None:
+            yield Line(f"no gradient{where}")
+            continue
+        bad = [f"{stats[kind]} {label}" for kind, label in (("nan", "NaN"), ("inf", "inf")) if stats.get(kind)]
+        if bad:
+            yield Line(f"gradient{where}: {', '.join(bad)} of {stats.get('numel', '?')}", "alert")
+        elif stats.get("numel") and stats.get("zeros") == stats["numel"]:
+            yield Line(f"‖grad{where}‖ 0, all zero", "note")
+        else:
+            yield Line(f"‖grad{where}‖ {format_number(stats['norm'])}, max {format_number(stats['max_abs'])}", "note")
+    if len(entries) > _MOST_ENTRIES:
+        yield Line(f"+{len(entries) - _MOST_ENTRIES} more gradients")
+
+
+def _ledger(data: Mapping[str, Any]) -> Iterator[Line]:
+    passes = data.get("accumulated") or []
+    if len(passes) > _MOST_ENTRIES:
+        yield Line(f".grad: {len(passes) - _MOST_ENTRIES} earlier passes")
+    for entry in passes[-_MOST_ENTRIES:]:
+        added, total = entry.get("contribution"), entry.get("total")
+        text = f".grad pass {entry.get('pass')}: {_norm(added)}, total {_norm(total)}"
+        bad = any(value is not None and not math.isfinite(float(value)) for value in (added, total))
+        yield Line(text, "alert" if bad else "note")
+
+
+def _norm(value: Any) -> str:
+    return "none" if value is None else format_number(value)
+
+
+def _hessian(data: Mapping[str, Any]) -> Iterator[Line]:
+    diagonal = data.get("hessian_diagonal")
+    if not diagonal:
+        return
+    about = "=" if diagonal.get("exact", True) else "≈"
+    values = {name: diagonal.get(name) for name in ("mean", "min", "max")}
+    bad = any(value is not None and not math.isfinite(float(value)) for value in values.values())
+    yield Line(f"∂² mean {about} {_norm(values['mean'])}", "alert" if bad else "note")
+    negative = f", {diagonal['negative']} negative" if diagonal.get("negative") else ""
+    yield Line(f"∂² {_norm(values['min'])} to {_norm(values['max'])}{negative}", "alert" if bad else "note")
+
+
+def _saved(data: Mapping[str, Any]) -> Iterator[Line]:
+    entries = data.get("saved") or []
+    if not entries:
+        return
+    yield Line(f"holds {format_bytes(data.get('saved_bytes') or 0)}", "note")
+    for entry in entries[:_MOST_ENTRIES]:
+        state = entry["state"]
+        if state in ("freed", "packed"):
+            yield Line(f"{entry['name']} {state}", "alert" if state == "freed" else "detail")
+        else:
+            shape = format_shape(entry["shape"])
+            yield Line(f"{entry['name']} {shape} {format_bytes(entry['bytes'])}")
+    if len(entries) > _MOST_ENTRIES:
+        yield Line(f"+{len(entries) - _MOST_ENTRIES} more saved")
