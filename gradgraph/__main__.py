@@ -1,0 +1,6 @@
+"""`python -m gradgraph`."""
+
+from gradgraph.cli import main
+
+if __name__ == "__main__":
+    main(prog_name="gradgraph")

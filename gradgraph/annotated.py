@@ -1,0 +1,97 @@
+"""Annotate an opened target's graph with what the command line was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gradgraph.errors import GradGraphError, InputError, TargetError
+from gradgraph.graph import annotate
+from gradgraph.target import Opened
+
+if TYPE_CHECKING:
+    from gradgraph.curvature import HessianDiagonal
+
+__all__ = ["add_gradients", "add_hessian"]
+
+
+def add_gradients(opened: Opened) -> None:
+    """Write the gradient statistics of every node: of the user's own pass where there was one, else of a fresh one.
+
+    Raises:
+        TargetError: a saved graph without gradients, or a graph that cannot be differentiated any more.
+        InputError: the outputs do not give a gradient.
+    """
+    graph = opened.graph
+    if opened.statistics is not None:
+        annotate(graph, "gradient", opened.statistics)
+    elif graph.is_live:
+        from gradgraph.gradients import gradients
+
+        annotate(graph, "gradient", _differentiated(opened, lambda: gradients(graph)))
+    elif all(gradient is None for _, gradient in graph.nodes(data="gradient")):
+        raise _not_in_file(opened, "gradients", "--gradients")
+
+
+def add_hessian(opened: Opened, method: str = "auto") -> HessianDiagonal | None:
+    """Write the statistics of the Hessian's diagonal on every leaf.
+
+    Returns:
+        The diagonal, by the leaf's name; None where a saved graph holds only the statistics.
+
+    Raises:
+        TargetError: a saved graph without it, or a graph that cannot be differentiated any more.
+        InputError: the target is not one scalar.
+    """
+    graph = opened.graph
+    if opened.kept is not None:
+        leaves, outputs = opened.kept.leaves, list(opened.kept.roots)
+        opened.kept.restore()
+    elif graph.is_live:
+        leaves = {graph.nodes[key]["name"]: variable for key, variable in graph.live.leaves.items()}
+        outputs = opened.outputs
+    elif any(diagonal is not None for _, diagonal in graph.nodes(data="hessian_diagonal")):
+        return None
+    else:
+        raise _not_in_file(opened, "a Hessian diagonal", "--hessian")
+    from gradgraph.curvature import hessian_diagonal
+
+    loss = _one_tensor(opened, outputs)
+    diagonal = _differentiated(opened, lambda: hessian_diagonal(loss, leaves, method=method))
+    annotate(graph, "hessian_diagonal", diagonal)
+    return diagonal
+
+
+def _one_tensor(opened: Opened, outputs: Any) -> Any:
+    from torch import Tensor
+
+    while isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+        outputs = outputs[0]
+    if not isinstance(outputs, Tensor):
+        raise InputError(
+            f"a Hessian is of one scalar tensor, but {opened.target.text} gives a {type(outputs).__name__}; name the "
+            f"loss: {opened.target.location}:loss"
+        )
+    return outputs
+
+
+def _differentiated(opened: Opened, analysis: Any) -> Any:
+    from gradgraph.passes import unobserved
+
+    try:
+        with unobserved():
+            return analysis()
+    except GradGraphError:
+        raise
+    except RuntimeError as error:
+        described = " ".join(str(error).split())
+        raise TargetError(
+            f"{opened.target.text} cannot be differentiated once more after the program: {described} Give a function "
+            f"that returns the loss before any backward pass: {opened.target.location}:function"
+        ) from error
+
+
+def _not_in_file(opened: Opened, what: str, option: str) -> TargetError:
+    return TargetError(
+        f"{opened.target.text} was saved without {what}, and only the program can compute that: save the graph again "
+        f"with gradgraph trace script.py -o {opened.target.text} {option}, or give the script itself."
+    )

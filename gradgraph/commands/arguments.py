@@ -1,0 +1,137 @@
+"""Arguments that several commands share, and the checks to make before anything runs."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = [
+    "Command",
+    "force_option",
+    "json_option",
+    "own_stdout",
+    "print_json",
+    "refuse_unwritable",
+    "suffix_of",
+    "target_argument",
+    "warnings_in_one_line",
+]
+
+_Function = TypeVar("_Function", bound=Any)
+
+
+class _TargetType(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+    name = "target"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+class Command(click.Command):
+    """A command on a TARGET: what follows `--` are arguments of the target's script, in `ctx.meta["script"]`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep what follows `--` for the script."""
+        if "--" in args:
+            cut = args.index("--")
+            args, ctx.meta["script"] = args[:cut], args[cut + 1 :]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The pieces of the usage line."""
+        return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
+
+
+def target_argument(function: _Function) -> _Function:
+    """`script.py`, `script.py:name`, `package.module:name` or `graph.json`."""
+    return click.argument("target", type=_TargetType())(function)
+
+
+def json_option(function: _Function) -> _Function:
+    """Print JSON."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
+
+
+def force_option(function: _Function) -> _Function:
+    """Overwrite."""
+    return click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")(function)
+
+
+def suffix_of(path: str) -> str:
+    """The suffix of `path` in lower case, without its dot."""
+    return os.path.splitext(path)[1].removeprefix(".").lower()
+
+
+def refuse_unwritable(path: str, *, force: bool) -> None:
+    """Say before a long run, rather than after it, that its result cannot be written.
+
+    Raises:
+        click.UsageError: `path` exists and `force` is not set, or it cannot be written.
+    """
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise click.UsageError(f"{path} is a folder; expected a file to write, for example {os.path.join(path, 'g')}.")
+    if not os.path.isdir(folder):
+        raise click.UsageError(f"there is no folder {folder} to write {path} into; create it first (mkdir -p).")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise click.UsageError(f"the folder {folder} is not writable, so {path} cannot be written; choose another -o.")
+    if os.path.exists(path) and not force:
+        raise click.UsageError(f"{path} exists already; overwrite it with --force, or choose another -o.")
+
+
+@contextmanager
+def own_stdout() -> Iterator[None]:
+    """Meanwhile, what subprocesses and C code of the user's program write to stdout goes to stderr too."""
+    try:
+        out, error = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):  # not a file: a test's or a notebook's buffer
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(out)
+    try:
+        os.dup2(error, out)
+        yield
+    finally:
+        os.dup2(kept, out)
+        os.close(kept)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print warnings as `warning: ...`, without the line of gradgraph's that gave them."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+        yield
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON that every reader accepts: numbers that are not finite become strings."""
+    import json
+
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

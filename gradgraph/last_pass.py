@@ -1,0 +1,215 @@
+"""The last backward pass of a running program: its graph, taken just before each pass runs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from inspect import CO_OPTIMIZED
+from types import FrameType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradgraph.errors import InputError
+from gradgraph.graph import AutogradGraph
+from gradgraph.orders import Made
+from gradgraph.passes import Pass
+from gradgraph.tracer import trace_in
+
+__all__ = ["LastPass", "Orders", "variables"]
+
+_MOST_INTERVALS = 10_000  # per thread: a MAML of as many inner steps; older nodes fall back to what names prove
+_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(str(file)), "") for file in (torch.__file__, __file__))
+
+
+class Orders:
+    """Watches which sequence numbers the passes with `create_graph=True` gave to the nodes that they made.
+
+    On a CUDA device the engine makes nodes on a thread of its own, which counts for itself: numbers of this thread
+    say nothing of them, so a thread that ran such a pass proves no orders.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, list[Made]] = {}
+        self._unsure: set[int] = set()
+
+    def before(self, pass_: Pass) -> None:
+        """Nothing is known yet."""
+
+    def after(self, pass_: Pass) -> None:
+        """Note what the pass made."""
+        if pass_.create_graph and not pass_.nested and pass_.error is None:
+            graph = self.traced(pass_, {})
+            if graph is not None:
+                self.note(pass_, graph)
+                graph.release()
+
+    def traced(self, pass_: Pass, namespace: Mapping[str, Any]) -> AutogradGraph | None:
+        """The graph of the pass; None if it has none, which the pass itself will complain of."""
+        try:
+            return trace_in(namespace, list(pass_.roots), made=self.made(pass_.thread))
+        except InputError:
+            return None
+
+    def note(self, pass_: Pass, graph: AutogradGraph) -> None:
+        """`pass_` has run over `graph` and made a graph of its own."""
+        if any(_device(root) != "cpu" for root in pass_.roots):
+            self._unsure.add(pass_.thread)
+        if pass_.last is None or pass_.last == pass_.first:
+            return
+        order = 1 + max(graph.nodes[key]["order"] for key in graph.roots)
+        intervals = self._made.setdefault(pass_.thread, [])
+        if intervals and intervals[-1].last == pass_.first and intervals[-1].order == order:
+            intervals[-1] = Made(intervals[-1].first, pass_.last, order)
+        else:
+            intervals.append(Made(pass_.first, pass_.last, order))
+            del intervals[:-_MOST_INTERVALS]
+
+    def made(self, thread: int | None = None) -> list[Made]:
+        """The intervals of a thread, by default this one."""
+        thread = threading.get_ident() if thread is None else thread
+        return [] if thread in self._unsure else self._made.get(thread, [])
+
+
+class LastPass:
+    """Observes a program's outermost passes and holds the newest one's graph.
+
+    Args:
+        main: the program's `__main__`, whose globals name the leaves.
+        gradients: take statistics of the gradients from each pass as it runs.
+        keep: hold what the newest pass needs to be differentiated once more; use with `retaining`.
+
+    Attributes:
+        graph: the graph of the newest pass, released once the pass has ended; None before the first.
+        statistics: what `annotate(graph, "gradient", ...)` takes, where `gradients` was asked for.
+        kept: the newest pass's roots and leaves, where `keep` was asked for.
+        count: how many outermost passes there were.
+    """
+
+    def __init__(self, main: ModuleType, *, gradients: bool = False, keep: bool = False) -> None:
+        self.graph: AutogradGraph | None = None
+        self.statistics: Any = None
+        self.kept: KeptPass | None = None
+        self.count = 0
+        self._main = main
+        self._gradients = gradients
+        self._keep = keep
+        self._orders = Orders()
+        self._running: dict[int, AutogradGraph] = {}
+
+    def before(self, pass_: Pass) -> None:
+        """Trace the pass, in place of the one before."""
+        if pass_.nested:
+            return
+        self.graph = self.kept = self.statistics = None
+        graph = self._orders.traced(pass_, variables(self._main))
+        if graph is None:
+            return
+        self.count += 1
+        self.graph = self._running[pass_.number] = graph
+        if self._keep:
+            self.kept = KeptPass(pass_.roots, graph)
+
+    def after(self, pass_: Pass) -> None:
+        """Let go of the pass's nodes."""
+        graph = self._running.pop(pass_.number, None) if not pass_.nested else None
+        if graph is None:
+            return
+        if pass_.create_graph and pass_.error is None:
+            self._orders.note(pass_, graph)
+        graph.release()
+
+
+class KeptPass:
+    """What it takes to differentiate a pass once more after the program has ended and stepped its parameters.
+
+    The leaves' values are copied at the pass and put back by `restore`, with their version counters: then what the
+    graph saved is again what it was, unless the program changed other saved tensors in place, which autograd notices.
+    """
+
+    def __init__(self, roots: tuple[Any, ...], graph: AutogradGraph) -> None:
+        self.roots = roots
+        self.leaves: dict[str, Tensor] = {
+            graph.nodes[key]["name"]: variable for key, variable in graph.live.leaves.items()
+        }
+        self._values = {name: variable.detach().clone() for name, variable in self.leaves.items()}
+        self._versions = {name: variable._version for name, variable in self.leaves.items()}
+
+    def restore(self) -> None:
+        """Give the leaves the values and versions that they had at the pass."""
+        with torch.no_grad():
+            for name, variable in self.leaves.items():
+                variable.copy_(self._values[name])
+        torch._C._autograd._unsafe_set_version_counter(tuple(self.leaves.values()), tuple(self._versions.values()))
+
+
+@contextmanager
+def retaining() -> Iterator[None]:
+    """Meanwhile every backward pass retains its graph, as if the program had said `retain_graph=True`."""
+    places = (torch.autograd.graph, torch.autograd)
+    originals = [place._engine_run_backward for place in places]  # type: ignore[attr-defined]
+
+    def retained(original: Any) -> Any:
+        def run(tensors: Any, grad_tensors: Any, keep_graph: Any, *rest: Any, **named: Any) -> Any:  # noqa: ARG001
+            return original(tensors, grad_tensors, True, *rest, **named)
+
+        return run
+
+    for place, original in zip(places, originals, strict=True):
+        place._engine_run_backward = retained(original)
+    try:
+        yield
+    finally:
+        for place, original in zip(places, originals, strict=True):
+            place._engine_run_backward = original  # type: ignore[attr-defined]
+
+
+def variables(main: ModuleType) -> dict[str, Any]:
+    """What the program's running functions call their objects: each object once, under its outermost name.
+
+    Globals of `__main__` win, then come locals, from the function that called the pass outwards; attributes of a
+    `self` are called `self.model`. An object that several functions know under names of their own gets one of them,
+    since two names for one tensor would make both unsure.
+    """
+    found = {name: value for name, value in vars(main).items() if not name.startswith("_")}
+    known = {id(value) for value in found.values()}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_flags & CO_OPTIMIZED and not code.co_filename.startswith(_NOT_THE_USERS):
+            for name, value in _locals_of(frame).items():
+                if name not in found and id(value) not in known:
+                    found[name] = value
+                    known.add(id(value))
+        frame = frame.f_back
+    return found
+
+
+def _locals_of(frame: FrameType) -> dict[str, Any]:
+    """The local variables of `frame`, and the attributes of its `self`; the frame is left as it was."""
+    if sys.version_info >= (3, 13):
+        found = dict(frame.f_locals)
+    else:
+        # Asking for f_locals fills a dict that stays in the frame: it would keep tensors alive that the function
+        # deletes meanwhile, and it is the very dict that locals() has given to the function, if it called that.
+        names = {*frame.f_code.co_varnames, *frame.f_code.co_cellvars, *frame.f_code.co_freevars}
+        before = {id(one): dict(one) for one in gc.get_referents(frame) if type(one) is dict and names.issuperset(one)}
+        local = frame.f_locals
+        found = dict(local)
+        local.clear()
+        local.update(before.get(id(local), {}))
+    own = getattr(found.get("self"), "__dict__", {})
+    found.update({f"self.{name}": value for name, value in own.items() if not name.startswith("_")})
+    return found
+
+
+def _device(root: Any) -> str:
+    if isinstance(root, Tensor):
+        return root.device.type
+    metadata: str = root.node._input_metadata[root.output_nr].device.type
+    return metadata
