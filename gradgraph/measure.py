@@ -25,7 +25,7 @@ def figures(tensor: Tensor) -> Tensor | None:
     """
     if _unreadable(tensor):
         return None
-    values = _stored(tensor.detach())
+    values = _stored(tensor.detach()).reshape(-1)
     implied = tensor.numel() - values.numel()
     dtype = torch.float32 if values.device.type == "mps" else torch.float64
     real = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values.unsqueeze(-1)
@@ -37,13 +37,15 @@ def figures(tensor: Tensor) -> Tensor | None:
     count = finite.sum() + implied
     if values.numel() == 0:
         largest = scale = total = real.new_zeros(())
+        sums = real.new_zeros(2)
     else:
         largest = real.abs().amax()
         scale = torch.where(largest > 0, largest, 1.0)
-        squares = (real / scale).square().sum(-1)
+        scaled = real / scale
+        squares = scaled.square().sum(-1)
         total = scale * squares.sum().sqrt()
         largest = largest if real.shape[-1] == 1 else scale * squares.amax().sqrt()
-    sums = real.flatten(0, -2).sum(0) / count  # NaN where nothing is finite
+        sums = scale * (scaled.sum(0) / count)  # NaN where nothing is finite
     zeros = ((real == 0).all(-1) & finite).sum() + implied
     mean_imag = sums[1] if values.is_complex() else real.new_zeros(())
     return torch.stack(
