@@ -148,7 +148,6 @@ def gradients(graph: AutogradGraph, grad_outputs: Tensor | Sequence[Tensor | Non
         if gradient is not None:
             found[key] = _stats([_measured(gradient)])
     return Gradients(sorted(found.items()))
-    return found
 
 
 @contextmanager
