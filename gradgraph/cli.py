@@ -7,7 +7,6 @@ completion come at once, without torch.
 from __future__ import annotations
 
 import sys
-import traceback
 from importlib import import_module
 from typing import Any
 
@@ -101,6 +100,8 @@ class _Commands(click.Group):
     @staticmethod
     def _show_traceback(ctx: click.Context) -> None:
         if ctx.params.get("debug"):
+            import traceback
+
             traceback.print_exc(file=sys.stderr)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -162,12 +163,23 @@ def capture(graph: AutogradGraph) -> Iterator[Gradients]:
     """
     found = Gradients()
     seen: dict[int, list[_Measured | None]] = {}
-    handles = [node.register_prehook(_recorder(seen, key)) for key, node in enumerate(graph.live.nodes)]
+    live = graph.live
+    # `autograd.grad` hands a leaf's gradient out without running its node: there only a hook on the tensor sees it.
+    watched = {key: leaf for key, leaf in live.leaves.items() if leaf.requires_grad}
+    unhooked = [leaf for leaf in watched.values() if leaf._backward_hooks is None]
+    handles = [
+        watched[key].register_hook(partial(_record, seen, key))  # type: ignore[no-untyped-call]
+        if key in watched
+        else node.register_prehook(_recorder(seen, key))
+        for key, node in enumerate(live.nodes)
+    ]
     try:
         yield found
     finally:
         for handle in handles:
             handle.remove()
+        for leaf in unhooked:
+            leaf._backward_hooks = leaf._backward_hooks or None
         for key in sorted(seen):
             found[key] = _stats(seen[key])
 
@@ -178,6 +190,10 @@ class _Measured(NamedTuple):
     numel: int
     is_complex: bool
     figures: Tensor | None
+
+
+def _record(seen: dict[int, list[_Measured | None]], key: int, gradient: Tensor) -> None:
+    seen[key] = [_measured(gradient)]
 
 
 def _recorder(seen: dict[int, list[_Measured | None]], key: int) -> Callable[[tuple[Tensor | None, ...]], None]:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from inspect import CO_OPTIMIZED
 from types import FrameType, ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradgraph.errors import InputError
+from gradgraph.gradients import Gradients, capture
 from gradgraph.graph import AutogradGraph
 from gradgraph.orders import Made
 from gradgraph.passes import Pass
@@ -93,14 +94,14 @@ class LastPass:
 
     def __init__(self, main: ModuleType, *, gradients: bool = False, keep: bool = False) -> None:
         self.graph: AutogradGraph | None = None
-        self.statistics: Any = None
+        self.statistics: Gradients | None = None
         self.kept: KeptPass | None = None
         self.count = 0
         self._main = main
         self._gradients = gradients
         self._keep = keep
         self._orders = Orders()
-        self._running: dict[int, AutogradGraph] = {}
+        self._running: dict[int, tuple[AutogradGraph, ExitStack]] = {}
 
     def before(self, pass_: Pass) -> None:
         """Trace the pass, in place of the one before."""
@@ -111,15 +112,20 @@ class LastPass:
         if graph is None:
             return
         self.count += 1
-        self.graph = self._running[pass_.number] = graph
+        self.graph = graph
+        meanwhile = ExitStack()
+        self._running[pass_.number] = graph, meanwhile
+        if self._gradients:
+            self.statistics = meanwhile.enter_context(capture(graph))
         if self._keep:
             self.kept = KeptPass(pass_.roots, graph)
 
     def after(self, pass_: Pass) -> None:
         """Let go of the pass's nodes."""
-        graph = self._running.pop(pass_.number, None) if not pass_.nested else None
-        if graph is None:
+        if pass_.nested or pass_.number not in self._running:
             return
+        graph, meanwhile = self._running.pop(pass_.number)
+        meanwhile.close()
         if pass_.create_graph and pass_.error is None:
             self._orders.note(pass_, graph)
         graph.release()
@@ -152,7 +158,7 @@ class KeptPass:
 def retaining() -> Iterator[None]:
     """Meanwhile every backward pass retains its graph, as if the program had said `retain_graph=True`."""
     places = (torch.autograd.graph, torch.autograd)
-    originals = [place._engine_run_backward for place in places]  # type: ignore[attr-defined]
+    originals = [place._engine_run_backward for place in places]
 
     def retained(original: Any) -> Any:
         def run(tensors: Any, grad_tensors: Any, keep_graph: Any, *rest: Any, **named: Any) -> Any:  # noqa: ARG001
@@ -161,7 +167,7 @@ def retaining() -> Iterator[None]:
         return run
 
     for place, original in zip(places, originals, strict=True):
-        place._engine_run_backward = retained(original)
+        place._engine_run_backward = retained(original)  # type: ignore[attr-defined]
     try:
         yield
     finally:

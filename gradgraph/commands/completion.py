@@ -10,6 +10,7 @@ __all__ = ["command"]
 
 @click.command(
     "completion",
+    short_help="Tab completion for bash, zsh and fish.",
     epilog="""\b
 Examples:
   gradgraph completion bash > ~/.gradgraph-complete.bash

@@ -11,6 +11,7 @@ __all__ = ["command"]
 
 @click.command(
     "doctor",
+    short_help="What this installation can do.",
     epilog="""\b
 Examples:
   gradgraph doctor

@@ -18,6 +18,7 @@ __all__ = ["command"]
 
 @click.command(
     "hessian",
+    short_help="The Hessian's diagonal, per leaf.",
     cls=Command,
     epilog="""\b
 Examples:

@@ -11,6 +11,7 @@ __all__ = ["command"]
 
 @click.command(
     "memory",
+    short_help="What the graph keeps in memory.",
     cls=Command,
     epilog="""\b
 Examples:

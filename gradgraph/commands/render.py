@@ -24,6 +24,7 @@ _FORMATS = ("png", "svg", "pdf", "dot")
 
 @click.command(
     "render",
+    short_help="Draw the graph as PNG, SVG, PDF or DOT.",
     cls=Command,
     epilog="""\b
 Examples:

@@ -11,6 +11,7 @@ __all__ = ["command"]
 
 @click.command(
     "summary",
+    short_help="What the graph is made of, by order and operation.",
     cls=Command,
     epilog="""\b
 Examples:

@@ -20,6 +20,7 @@ _FORMATS = ("json", "graphml")
 
 @click.command(
     "trace",
+    short_help="Save the graph, to open again or in other programs.",
     cls=Command,
     epilog="""\b
 Examples:
