@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradgraph.errors import InputError, RenderError
+from gradgraph.render.size import MAX_BOXES
 
 if TYPE_CHECKING:
     from gradgraph.graph import AutogradGraph
@@ -17,9 +18,6 @@ __all__ = ["FORMATS", "render", "to_dot", "to_svg"]
 
 #: What `render` writes, by suffix.
 FORMATS = ("png", "svg", "pdf", "dot")
-
-#: Boxes that are drawn at most.
-MAX_BOXES = 2500
 
 
 def render(
@@ -58,7 +56,8 @@ def render(
         engine: `dot`, the installed Graphviz; `embedded`, the one that comes with the package; `auto`, the first of
             them that is there.
         timeout: seconds that an engine may take.
-        max_boxes: the most boxes to lay out; DOT files are written at any size.
+        max_boxes: the most boxes to lay out, and half the most places that boxes and long edges may take; DOT files
+            are written at any size.
         dpi: pixels per inch of a PNG.
 
     Returns:

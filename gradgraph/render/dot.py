@@ -16,7 +16,7 @@ from gradgraph.render.theme import Theme
 
 __all__ = ["dot_of", "quoted"]
 
-_LEGEND_WIDTH = 430.0  # points; longer legends take another row
+_LEGEND_WIDTH = 480.0  # points; longer legends take another row
 _LEGEND_HEIGHT = 17.0
 
 _SHAPES = {"leaf": "box", "op": "box", "custom": "hexagon", "opaque": "box3d", "blocked": "octagon", "root": "box"}
@@ -33,20 +33,20 @@ def dot_of(picture: Picture, theme: Theme) -> str:
     """The picture as a DOT graph."""
     lines = [
         "digraph autograd {",
-        f'  graph [rankdir=TB, bgcolor="{theme.background}", nodesep=0.17, ranksep=0.28, pad=0.15, '
+        f'  graph [rankdir=TB, bgcolor="{theme.background}", nodesep=0.17, ranksep=0.3, pad=0.15, '
         # The legend is a component of its own: packed above, it does not disturb the layout.
-        'pack=14, packmode="array_utl1"]',
+        'pack=14, packmode="array_u1"]',
         f"  node [fontname={quoted(FONT_FAMILY)}, fontsize={HEAD_PT:g}, fixedsize=true, margin=0, shape=box, "
         f'style="rounded,filled", fontcolor="{theme.text}"]',
         f'  edge [fontname={quoted(FONT_FAMILY)}, fontsize=8, color="{theme.gradient}", fontcolor="{theme.quiet}", '
-        "arrowsize=0.6, labeldistance=1.2, labelangle=-30]",
+        "arrowsize=0.6, labeldistance=1.6, labelangle=-22]",
         *_legend(picture, theme),
     ]
     if not picture.boxes:
         lines.append(
             f'  empty [shape=plaintext, style="", label="an empty graph", width=1.5, fontcolor="{theme.quiet}"]'
         )
-    lines += (f"  {quoted(box.key)} {_list(_box(box, picture.measure, theme))}" for box in picture.boxes)
+    lines += (f"  {quoted(box.key)}{_list(_box(box, picture.measure, theme))}" for box in picture.boxes)
     lines += (f"  {quoted(a.tail)} -> {quoted(a.head)}{_list(_arrow(a, theme))}" for a in picture.arrows)
     if not picture.connected:
         # Several components would be packed one by one, below each other.
@@ -121,29 +121,30 @@ def _arrow(arrow: Arrow, theme: Theme) -> dict[str, str]:
         look = {"color": f'"{theme.curvature}"', "style": "dashed", "penwidth": "1.5"}
     elif arrow.role == "mark":
         look = {"color": f'"{theme.root[0]}"', "penwidth": "1.5"}
-    if arrow.tail_label:
-        look["taillabel"] = quoted(arrow.tail_label)
-    if arrow.head_label:
-        look["headlabel"] = quoted(arrow.head_label)
+    if arrow.label:
+        look["taillabel"] = quoted(arrow.label).replace("\n", "\\n")
+        if len(arrow.label) > 4:
+            look |= {"labeldistance": "2.8", "labelangle": "-66"}
     return look
 
 
 def _legend(picture: Picture, theme: Theme) -> Iterator[str]:
     """A strip above the graph: the title, and one example of each thing that occurs."""
     entries = [*_legend_boxes(picture, theme), *_legend_arrows(picture, theme)]
+    scale = [] if picture.measure is None else [*_legend_scale(picture.measure, theme)]
     if not entries and picture.title is None:
         return
     title = quoted(picture.title or "")
     yield "  subgraph cluster_legend {"
     yield (
         f'    graph [label={title}, fontname={quoted(FONT_FAMILY_BOLD)}, fontsize=13, fontcolor="{theme.text}", '
-        "labeljust=l, sortv=1, penwidth=0, margin=4]"
+        "sortv=1, penwidth=0, margin=4]"
     )
     yield f'    node [fontsize={DETAIL_PT:g}, height={_inches(_LEGEND_HEIGHT)}, fontcolor="{theme.quiet}"]'
     rows: list[list[str]] = [[]]
     used = 0.0
-    for first, last, width, statements in entries:
-        if used and used + width > _LEGEND_WIDTH:
+    for first, last, width, statements in (*entries, *scale):
+        if used and (used + width > _LEGEND_WIDTH or first == "measure"):
             rows.append([])
             used = 0.0
         used += width + 12
@@ -171,18 +172,20 @@ def _legend_boxes(picture: Picture, theme: Theme) -> Iterator[_Entry]:
         kind = "copy" if box.copy else box.category
         if kind in _LEGEND_TEXTS:
             examples.setdefault(_LEGEND_TEXTS[kind], box)
-        if picture.measure is None and kind in ("op", "custom"):
+        if kind in ("op", "custom"):
             examples.setdefault(f"order {box.order}" if box.order < 4 else "order 4 and above", box)
-    order_first = sorted(examples.items(), key=lambda item: (not item[0].startswith("order"), item[0]))
+    places = list(_LEGEND_TEXTS.values())
+    order_first = sorted(
+        examples.items(), key=lambda item: (places.index(item[0]) if item[0] in places else -1, item[0])
+    )
     for index, (text, box) in enumerate(order_first):
-        width = text_width(text, DETAIL_PT) + (30 if box.category in ("blocked", "custom", "opaque") else 14)
-        shown = Box("", (), "op" if text.startswith("order") else box.category, box.order, width, 0, copy=box.copy)
-        look = _look(shown, None, theme) | {"label": quoted(text), "width": _inches(width)}
+        width = text_width(text, DETAIL_PT) + (44 if box.category in ("blocked", "custom") else 14)
+        category = "op" if text.startswith("order") else box.category
+        shown = Box("", (), category, box.order, width, 0, copy=box.copy, alert=category == "blocked")
+        look = _look(shown, picture.measure, theme) | {"label": quoted(text), "width": _inches(width)}
         if text.startswith("order"):
             look["fontcolor"] = f'"{theme.text}"'
         yield f"key{index}", f"key{index}", width, [f"key{index}{_list(look)}"]
-    if picture.measure is not None:
-        yield from _legend_scale(picture.measure, theme)
 
 
 def _legend_scale(measure: Measure, theme: Theme) -> Iterator[_Entry]:
@@ -203,7 +206,7 @@ def _legend_arrows(picture: Picture, theme: Theme) -> Iterator[_Entry]:
     roles = {arrow.role for arrow in picture.arrows}
     for role in ("gradient", "curvature"):
         if role in roles:
-            width = text_width(role, DETAIL_PT) + 4
+            width = text_width(role, DETAIL_PT) + 10
             text = {"label": quoted(role), "shape": "plaintext", "style": '""', "width": _inches(width)}
             look = _arrow(Arrow("", "", role), theme) | {"minlen": "2"}
             yield (

@@ -73,7 +73,7 @@ def shorten(text: str, most: int = _LONGEST) -> str:
 def format_number(value: Any, *, sign: bool = False) -> str:
     """A number in three digits."""
     number = float(value)
-    return f"{number:+.3g}" if sign and math.isfinite(number) else f"{number:.3g}"
+    return f"{number:+.3g}" if sign and math.isfinite(number) and number else f"{number:.3g}"
 
 
 def format_bytes(count: int | None) -> str:
@@ -115,7 +115,7 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
         yield Line(f"= {name}", "note")
     call = f" (call {data['module_call']})" if data.get("module_call") else ""
     if data.get("module") and data.get("kind") != "leaf":
-        yield Line(f"in {data['module']}{call}")
+        yield Line(f"module {data['module']}{call}")
     if data.get("source"):
         yield Line(str(data["source"]))
 
@@ -162,7 +162,7 @@ def _gradient(data: Mapping[str, Any]) -> Iterator[Line]:
         elif stats.get("numel") and stats.get("zeros") == stats["numel"]:
             yield Line(f"‖grad{where}‖ 0, all zero", "note")
         else:
-            yield Line(f"‖grad{where}‖ {format_number(stats['norm'])}, max {format_number(stats['max_abs'])}", "note")
+            yield Line(f"‖grad{where}‖ {_figure(stats.get('norm'))}, max {_figure(stats.get('max_abs'))}", "note")
     if len(entries) > _MOST_ENTRIES:
         yield Line(f"+{len(entries) - _MOST_ENTRIES} more gradients")
 
@@ -173,13 +173,13 @@ def _ledger(data: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(f".grad: {len(passes) - _MOST_ENTRIES} earlier passes")
     for entry in passes[-_MOST_ENTRIES:]:
         added, total = entry.get("contribution"), entry.get("total")
-        text = f".grad pass {entry.get('pass')}: {_norm(added)}, total {_norm(total)}"
+        text = f".grad pass {entry.get('pass')}: {_figure(added)}, total {_figure(total)}"
         bad = any(value is not None and not math.isfinite(float(value)) for value in (added, total))
         yield Line(text, "alert" if bad else "note")
 
 
-def _norm(value: Any) -> str:
-    return "none" if value is None else format_number(value)
+def _figure(value: Any) -> str:
+    return "unknown" if value is None else format_number(value)
 
 
 def _hessian(data: Mapping[str, Any]) -> Iterator[Line]:
@@ -189,16 +189,18 @@ def _hessian(data: Mapping[str, Any]) -> Iterator[Line]:
     about = "=" if diagonal.get("exact", True) else "≈"
     values = {name: diagonal.get(name) for name in ("mean", "min", "max")}
     bad = any(value is not None and not math.isfinite(float(value)) for value in values.values())
-    yield Line(f"∂² mean {about} {_norm(values['mean'])}", "alert" if bad else "note")
+    yield Line(f"∂² mean {about} {_figure(values['mean'])}", "alert" if bad else "note")
     negative = f", {diagonal['negative']} negative" if diagonal.get("negative") else ""
-    yield Line(f"∂² {_norm(values['min'])} to {_norm(values['max'])}{negative}", "alert" if bad else "note")
+    yield Line(f"∂² {_figure(values['min'])} to {_figure(values['max'])}{negative}", "alert" if bad else "note")
 
 
 def _saved(data: Mapping[str, Any]) -> Iterator[Line]:
     entries = data.get("saved") or []
     if not entries:
         return
-    yield Line(f"holds {format_bytes(data.get('saved_bytes') or 0)}", "note")
+    own = data.get("saved_bytes") or 0
+    shared = any(entry["bytes"] for entry in entries) and not own
+    yield Line(f"keeps {format_bytes(own)}{', all shared' if shared else ''}", "note")
     for entry in entries[:_MOST_ENTRIES]:
         state = entry["state"]
         if state in ("freed", "packed"):

@@ -49,8 +49,7 @@ class Arrow:
     tail: str
     head: str
     role: str = "gradient"
-    tail_label: str = ""
-    head_label: str = ""
+    label: str = ""  # at its tail
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,14 @@ class Picture:
     arrows: tuple[Arrow, ...]
     title: str | None = None
     measure: Measure | None = None
-    connected: bool = True
+
+    @property
+    def connected(self) -> bool:
+        """Whether the arrows join all boxes, in whatever direction."""
+        joined: nx.Graph[str] = nx.Graph()
+        joined.add_nodes_from(box.key for box in self.boxes)
+        joined.add_edges_from((arrow.tail, arrow.head) for arrow in self.arrows)
+        return len(joined) == 0 or nx.is_connected(joined)
 
 
 def box(key: str, lines: list[Line], category: str, order: int, **more: Any) -> Box:
@@ -98,9 +104,11 @@ def box(key: str, lines: list[Line], category: str, order: int, **more: Any) -> 
     height = len(texts) * _LINE_PT + 2 * _PADDING[1]
     # An octagon and a box seen from above lose room at their corners.
     if category == "blocked":
-        width, height = width * 1.2 + 8, height * 1.3
-    elif category in ("opaque", "custom"):
-        width, height = width + 14, height + 6
+        width, height = width * 1.08 + 10, height * 1.25
+    elif category == "custom":
+        width, height = width + 16, height + 6
+    elif category == "opaque":
+        width, height = width + 10, height + 6
     return Box(key, texts, category, order, math.ceil(width), math.ceil(height), full=full, **more)
 
 
@@ -134,9 +142,9 @@ def picture_of(
             about = graph.nodes[child]
             if child in uses:
                 boxes.append(_leaf_box(key, child, about, uses[child], show, values))
-            arrows += _arrows(graph, key, child)
+            arrows += _arrows(graph, key, child, f"n{key}u{child}" if child in uses else f"n{child}")
     measure = None if color == "order" else _scale(color, values)
-    return Picture(tuple(boxes), tuple(arrows), title, measure, len(graph) == 0 or nx.is_weakly_connected(graph))
+    return Picture(tuple(boxes), tuple(arrows), title, measure)
 
 
 def _is_leaf(data: Mapping[str, Any]) -> bool:
@@ -178,20 +186,17 @@ def _leaf_box(
     return box(name, lines, "leaf", order, alert=alerting(lines), copy=not first, measure=values.get(key))
 
 
-def _arrows(graph: AutogradGraph, tail: int, head: int) -> Iterator[Arrow]:
-    """The edges between two nodes, each labelled with its slot where there are several."""
-    about = graph.nodes[head]
+def _arrows(graph: AutogradGraph, tail: int, head: int, target: str) -> Iterator[Arrow]:
+    """The edges between two nodes. The first tells the slots of all: on parallel arrows labels would overlap."""
     several = graph.out_degree(tail) + graph.nodes[tail].get("detached_slots", 0) > 1
-    many_outputs = len(about.get("outputs") or []) > 1
-    target = f"n{tail}u{head}" if _is_leaf(about) else f"n{head}"
+    many_outputs = len(graph.nodes[head].get("outputs") or []) > 1
+    labels = []
     for slot, data in graph[tail][head].items():
-        yield Arrow(
-            f"n{tail}",
-            target,
-            str(data.get("role", "gradient")),
-            str(slot) if several else "",
-            f"out {data.get('output_nr', 0)}" if many_outputs else "",
-        )
+        output = f"out {data.get('output_nr', 0)}" if many_outputs else ""
+        labels.append(" → ".join(part for part in (str(slot) if several else "", output) if part))
+    together = "\n".join(labels) if many_outputs else ", ".join(filter(None, labels))
+    for index, data in enumerate(graph[tail][head].values()):
+        yield Arrow(f"n{tail}", target, str(data.get("role", "gradient")), together if index == 0 else "")
 
 
 def _root_marks(graph: AutogradGraph) -> Iterator[tuple[Box, int]]:

@@ -38,7 +38,7 @@ LIGHT = Theme(
     name="light",
     background="#ffffff",
     text="#1b1f24",
-    quiet="#4a535e",
+    quiet="#3d4650",
     note="#1b1f24",
     alert="#b3261e",
     alert_fill="#fbdcd9",
@@ -54,15 +54,15 @@ LIGHT = Theme(
     leaf=("#ffffff", "#1b1f24"),
     opaque=("#d5d9df", "#1b1f24"),
     root=("#1b1f24", "#ffffff"),
-    sequence=("#f3f7fb", "#d3e3f4", "#abcbe8", "#82b1da", "#5e98cb"),
-    diverging=("#6ea3d0", "#bcd6ec", "#f5f5f5", "#f9cf9d", "#ea9c4d"),
+    sequence=("#f3f7fb", "#dbe8f6", "#bdd6ee", "#9dc2e4", "#89b6de"),
+    diverging=("#8fbae0", "#c9deef", "#f5f5f5", "#fad9ae", "#f0b06a"),
 )
 
 DARK = Theme(
     name="dark",
     background="#14171c",
     text="#eceff3",
-    quiet="#b3bcc8",
+    quiet="#c6ced8",
     note="#eceff3",
     alert="#ff9a91",
     alert_fill="#571f1c",
@@ -71,15 +71,15 @@ DARK = Theme(
     orders=(
         ("#1c2b3d", "#6ea3dd"),
         ("#4a3f12", "#d9b545"),
-        ("#1e5a43", "#5fcb9e"),
-        ("#6d3d64", "#dd9bd0"),
-        ("#5d6673", "#bcc5d0"),
+        ("#1a4f3b", "#5fcb9e"),
+        ("#603658", "#dd9bd0"),
+        ("#505863", "#bcc5d0"),
     ),
     leaf=("#14171c", "#eceff3"),
     opaque=("#3a414b", "#eceff3"),
     root=("#eceff3", "#14171c"),
-    sequence=("#1a222c", "#20364e", "#284c73", "#31649a", "#3a7cc0"),
-    diverging=("#2f6ea8", "#234766", "#23272d", "#6b4a1e", "#a86a1f"),
+    sequence=("#1a222c", "#1f3046", "#234060", "#27507a", "#285a8a"),
+    diverging=("#285a8a", "#21405e", "#23272d", "#5c4019", "#774b14"),
 )
 
 
