@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -26,6 +25,7 @@ __all__ = ["LastPass", "Orders", "variables"]
 
 _MOST_INTERVALS = 10_000  # per thread: a MAML of as many inner steps; older nodes fall back to what names prove
 _NOT_THE_USERS = tuple(os.path.join(os.path.dirname(str(file)), "") for file in (torch.__file__, __file__))
+_READ_LOCALS = {"locals", "vars", "dir", "eval", "exec"}
 
 
 class Orders:
@@ -107,6 +107,8 @@ class LastPass:
         """Trace the pass, in place of the one before."""
         if pass_.nested:
             return
+        if self.graph is not None:
+            self.graph.clear()  # views that networkx caches in a graph refer to it: it would wait for the collector
         self.graph = self.kept = self.statistics = None
         graph = self._orders.traced(pass_, variables(self._main))
         if graph is None:
@@ -200,15 +202,13 @@ def _locals_of(frame: FrameType) -> dict[str, Any]:
     """The local variables of `frame`, and the attributes of its `self`; the frame is left as it was."""
     if sys.version_info >= (3, 13):
         found = dict(frame.f_locals)
-    else:
-        # Asking for f_locals fills a dict that stays in the frame: it would keep tensors alive that the function
-        # deletes meanwhile, and it is the very dict that locals() has given to the function, if it called that.
-        names = {*frame.f_code.co_varnames, *frame.f_code.co_cellvars, *frame.f_code.co_freevars}
-        before = {id(one): dict(one) for one in gc.get_referents(frame) if type(one) is dict and names.issuperset(one)}
+    elif _READ_LOCALS.isdisjoint(frame.f_code.co_names):
+        # Asking for f_locals fills a dict that stays in the frame, and would keep alive what the function deletes.
         local = frame.f_locals
         found = dict(local)
         local.clear()
-        local.update(before.get(id(local), {}))
+    else:
+        return {}  # that dict is the function's own, from its locals()
     own = getattr(found.get("self"), "__dict__", {})
     found.update({f"self.{name}": value for name, value in own.items() if not name.startswith("_")})
     return found

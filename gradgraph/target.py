@@ -248,7 +248,7 @@ def _no_name(target: Target, part: str, inside: str, holder: Any) -> str:
     where = f"{inside} of {target.location}" if inside else target.location
     text = f"{where} has no {'attribute' if inside else 'global'} {part!r} after it ran"
     if close:
-        return f"{text}. Did you mean {target.text.removesuffix(part)}{close[0]} ?"
+        return f"{text}. Did you mean {target.text.removesuffix(part)}{close[0]}?"
     with_graph = [] if inside else _names_with_graph(vars(holder))
     if with_graph:
         return f"{text}. Its tensors with a graph are {', '.join(with_graph)}."
