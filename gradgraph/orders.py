@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from gradgraph.saved import saved_values
+from gradgraph.walk import Walk
 
-__all__ = ["Made", "orders_of", "roles_of"]
-
-_Edge = tuple[int, int, int, int]
+__all__ = ["Made", "curvature_edges", "orders_of"]
 
 
 class Made(NamedTuple):
@@ -32,35 +31,33 @@ class Made(NamedTuple):
     order: int
 
 
-def orders_of(
-    nodes: Sequence[Node], edges: Sequence[_Edge], lower: Sequence[Sequence[GradientEdge]], made: Sequence[Made]
-) -> tuple[dict[int, int], set[int]]:
-    """Order of every node above 0, by key, and the keys whose order a recorded interval proves."""
+def orders_of(walk: Walk, lower: Sequence[Sequence[int]], made: Sequence[Made]) -> tuple[dict[int, int], bool]:
+    """Order of every node above 0, by key, and whether recorded intervals prove them.
+
+    `lower` holds the root keys of each lower order.
+    """
     if lower:
-        reached = _reached(lower)
-        orders = {key: reached.get(fn, len(lower)) for key, fn in enumerate(nodes)}
-        return {key: order for key, order in orders.items() if order}, set()
-    least = {key: order for key, fn in enumerate(nodes) if (order := _proven_by_name(fn))}
-    for key, fn in enumerate(nodes) if made else ():
+        reached = _reached(walk, lower)
+        return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}, False
+    least = {key: order for key, fn in enumerate(walk.nodes) if (order := _proven_by_name(fn))}
+    for key, fn in enumerate(walk.nodes) if made else ():
         number = fn._sequence_nr()
         for interval in made:
             if interval.first <= number < interval.last:
                 least[key] = max(least.get(key, 0), interval.order)
-    if not least:
-        return {}, set(range(len(nodes))) if made else set()
-    return _spread(len(nodes), edges, least), set(range(len(nodes))) if made else set()
+    return _spread(walk, least) if least else {}, bool(made)
 
 
-def _reached(lower: Sequence[Sequence[GradientEdge]]) -> dict[Node, int]:
+def _reached(walk: Walk, lower: Sequence[Sequence[int]]) -> dict[int, int]:
     """Every node that `lower[k]` reaches and no earlier entry does, with k."""
-    reached: dict[Node, int] = {}
-    for order, edges in enumerate(lower):
-        stack = [edge.node for edge in edges]
+    reached: dict[int, int] = {}
+    for order, roots in enumerate(lower):
+        stack = list(roots)
         while stack:
-            fn = stack.pop()
-            if fn not in reached:
-                reached[fn] = order
-                stack.extend(child for child, _ in fn.next_functions if child is not None)
+            key = stack.pop()
+            if key not in reached:
+                reached[key] = order
+                stack += walk.below(key)
     return reached
 
 
@@ -69,10 +66,10 @@ def _proven_by_name(fn: Node) -> int:
     return max(0, type(fn).__name__.count("Backward") - 1)
 
 
-def _spread(count: int, edges: Sequence[_Edge], least: dict[int, int]) -> dict[int, int]:
+def _spread(walk: Walk, least: dict[int, int]) -> dict[int, int]:
     """The orders that follow from `least`: what consumes a result of order k is of order k at least."""
-    consumers: list[list[int]] = [[] for _ in range(count)]
-    for u, v, _, _ in edges:
+    consumers: list[list[int]] = [[] for _ in walk.nodes]
+    for _, u, v in walk.edges(len(walk.nodes)):
         consumers[v].append(u)
     orders = dict(least)
     stack = sorted(least, key=lambda key: least[key])
@@ -85,37 +82,28 @@ def _spread(count: int, edges: Sequence[_Edge], least: dict[int, int]) -> dict[i
     return orders
 
 
-def roles_of(
-    nodes: Sequence[Node],
-    edges: Sequence[_Edge],
-    orders: dict[int, int],
-    lower: Sequence[Sequence[GradientEdge]],
-    leaves: dict[int, Tensor],
-) -> set[int]:
-    """Positions in `edges` of the curvature edges: from order k + 1 back to order <= k through a saved tensor.
+def curvature_edges(walk: Walk, count: int, orders: dict[int, int], leaves: dict[int, Tensor]) -> set[int]:
+    """Positions of the curvature edges of the first `count` nodes: from order k + 1 to <= k, through a saved tensor.
 
     An edge down to an output that nothing of lower order saved is an ordinary operation's (`loss + penalty`), and
     carries no curvature. Where a pack hook or a finished backward hides what was saved, every edge down counts.
     """
-    down = [position for position, (u, v, _, _) in enumerate(edges) if orders.get(u, 0) > orders.get(v, 0)]
+    down = [(position, v) for position, u, v in walk.edges(count) if orders.get(u, 0) > orders.get(v, 0)]
     if not down:
         return set()
     highest = max(orders.values())
-    savers = {fn for key, fn in enumerate(nodes) if orders.get(key, 0) < highest}
-    savers.update(_reached(lower))  # a loss is often no part of the graph of its own gradient
     outputs_saved: set[tuple[Node, int]] = set()
     leaves_saved: set[int] = set()
-    for fn in savers:
-        for value in saved_values(fn):
+    for key, fn in enumerate(walk.nodes):
+        for value in saved_values(fn) if orders.get(key, 0) < highest else ():
             if value.data is None:
-                return set(down)
+                return {position for position, _ in down}
             if value.data.grad_fn is not None:
                 outputs_saved.add((value.data.grad_fn, value.data.output_nr))
             elif value.data.requires_grad:
                 leaves_saved.add(id(value.data))
     return {
         position
-        for position in down
-        for u, v, _, output_nr in [edges[position]]
-        if (nodes[v], output_nr) in outputs_saved or (v in leaves and id(leaves[v]) in leaves_saved)
+        for position, v in down
+        if (walk.nodes[v], walk.output_nr[position]) in outputs_saved or (v in leaves and id(leaves[v]) in leaves_saved)
     }

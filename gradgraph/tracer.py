@@ -13,10 +13,12 @@ from torch.autograd.graph import Node
 
 from gradgraph.graph import NODE_ATTRIBUTES, SCHEMA_VERSION, AutogradGraph, Live
 from gradgraph.leaves import module_of_nodes, name_leaves, name_others
-from gradgraph.orders import Made, orders_of, roles_of
+from gradgraph.orders import Made, curvature_edges, orders_of
 from gradgraph.outputs import flatten
 from gradgraph.params import ParamsLike, caller_namespace, named_tensors
 from gradgraph.saved import Charges, SavedValue, saved_values, storages_of
+from gradgraph.teardown import lay_fuses
+from gradgraph.walk import Walk
 
 __all__ = ["trace", "trace_in"]
 
@@ -78,25 +80,35 @@ def trace_in(
     lower_roots = [flatten(entry, f"lower[{index}]")[0] for index, entry in enumerate(_as_sequence(lower))]
     named = named_tensors(params, namespace)
     with _gc_paused():
-        nodes, edges, detached = _walk([edge.node for edge in roots])
-        index = {fn: key for key, fn in enumerate(nodes)}
+        walk = Walk()
+        walk.follow(roots)
+        count = len(walk.nodes)
+        # A loss is often no part of the graph of its own gradient, but what it saved tells curvature edges.
+        for entry in lower_roots:
+            walk.follow(entry)
+        lay_fuses(walk)
         graph = AutogradGraph()
+        nodes = walk.nodes[:count]
         live = Live(nodes, {key: _variable(fn) for key, fn in enumerate(nodes) if _is_leaf(fn)}, roots)
-        _add_nodes(graph, nodes, detached, live.leaves)
-        orders, recorded = orders_of(nodes, edges, lower_roots, made)
-        roles = roles_of(nodes, edges, orders, lower_roots, live.leaves)
-        for position, (u, v, slot, output_nr) in enumerate(edges):
-            graph.add_edge(u, v, slot, output_nr=output_nr, role="curvature" if position in roles else "gradient")
+        _add_nodes(graph, nodes, walk.detached, live.leaves)
+        orders, recorded = orders_of(walk, [walk.keys(entry) for entry in lower_roots], made)
+        curved = curvature_edges(walk, count, orders, live.leaves)
+        keys = list(graph)  # one int object for each key
+        for position, u, v in walk.edges(count):
+            role = "curvature" if position in curved else "gradient"
+            graph.add_edge(keys[u], keys[v], walk.slot[position], output_nr=walk.output_nr[position], role=role)
+    orders = {key: order for key, order in orders.items() if key < count}
     for key, order in orders.items():
         graph.nodes[key]["order"] = order
-    for key in recorded:
-        graph.nodes[key]["provenance"] = "recorded"
+    if recorded:
+        for key in graph:
+            graph.nodes[key]["provenance"] = "recorded"
     unreached = name_leaves(graph, live.leaves, named, namespace)
-    name_others(graph, index, live.leaves, names or {}, namespace)
+    name_others(graph, walk.key_of, live.leaves, names or {}, namespace)
     module_of_nodes(graph, live.leaves, named)
     graph.graph.update(
         schema=SCHEMA_VERSION,
-        roots=[index[edge.node] for edge in roots],
+        roots=walk.keys(roots),
         root_outputs=[edge.output_nr for edge in roots],
         skipped_outputs=skipped,
         unreached=unreached,
@@ -132,33 +144,7 @@ def _gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _walk(roots: list[Node]) -> tuple[list[Node], list[tuple[int, int, int, int]], list[int]]:
-    """Nodes in discovery order (breadth first), edges as (u, v, slot, output_nr), and None slots per node."""
-    # The wrapper of a node keeps its identity only while it is held: every one stays in `keys` meanwhile.
-    keys: dict[Node, int] = {}
-    nodes: list[Node] = []
-    for fn in roots:
-        if fn not in keys:
-            keys[fn] = len(nodes)
-            nodes.append(fn)
-    edges: list[tuple[int, int, int, int]] = []
-    detached: list[int] = []
-    for u, fn in enumerate(nodes):  # grows while it is walked
-        missing = 0
-        for slot, (child, output_nr) in enumerate(fn.next_functions):
-            if child is None:
-                missing += 1
-                continue
-            v = keys.get(child)
-            if v is None:
-                v = keys[child] = len(nodes)
-                nodes.append(child)
-            edges.append((u, v, slot, output_nr))
-        detached.append(missing)
-    return nodes, edges, detached
-
-
-def _add_nodes(graph: AutogradGraph, nodes: list[Node], detached: list[int], leaves: dict[int, Tensor]) -> None:
+def _add_nodes(graph: AutogradGraph, nodes: list[Node], detached: Sequence[int], leaves: dict[int, Tensor]) -> None:
     describe = _Descriptions()
     charges = Charges()
     for key, fn in enumerate(nodes):

@@ -327,13 +327,13 @@ def test_a_saved_graph() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import torch\ndef f():\n    raise ValueError('no\\n good')\nf()", "train.py:3: the program raised ValueError: "
-         "no good (expected it to run to its end; `gradgraph --debug ...` shows the traceback)."),
+        ("import torch\ndef f():\n    raise ValueError('no\\n good')\nf()", "train.py:3: the program raised ValueError"
+         ": no good (expected it to run to its end; `gradgraph --debug ...` shows the traceback)."),
         ("import torch\nx = torch.ones(2)\nx.backward()", "train.py:3: the program raised RuntimeError: element 0 of "
          "tensors does not require grad and does not have a grad_fn (expected it to run to its end; `gradgraph --debug "
          "...` shows the traceback)."),
-        ("x = 1\ny = (", "train.py:2: the program raised SyntaxError: '(' was never closed (train.py, line 2) (expected "
-         "it to run to its end; `gradgraph --debug ...` shows the traceback)."),
+        ("x = 1\ny = (", "train.py:2: the program raised SyntaxError: '(' was never closed (train.py, line 2) "
+         "(expected it to run to its end; `gradgraph --debug ...` shows the traceback)."),
         ("import sys\nsys.exit(3)", "train.py:2: the program exited with status 3, so it may not have come to its "
          "backward pass. Arguments for it go after `--`, for example: gradgraph render script.py -- --epochs 3"),
         ("import sys\nsys.exit('usage: me')", "train.py:2: the program exited with the message 'usage: me', so it may "
@@ -369,7 +369,8 @@ def test_an_interrupt_is_the_users() -> None:
         ("zzz", "train.py has no global 'zzz' after it ran. Its tensors with a graph are loss, fresh."),
         ("model.zzz", "model of train.py has no attribute 'zzz' after it ran, and no tensor with a graph; name a "
          "function of it that returns one."),
-        ("number", "train.py:number holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got a int."),
+        ("number", "train.py:number holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got a "
+         "int."),
         ("nothing", "train.py:nothing holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got a "
          "NoneType."),
         ("model", "train.py:model holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got a "

@@ -1,0 +1,67 @@
+"""The walk of `next_functions` itself: nodes in discovery order, edges in compact columns."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+
+from torch.autograd.graph import GradientEdge, Node
+
+__all__ = ["Walk"]
+
+
+class Walk:
+    """All nodes that some roots reach, breadth first, with every edge.
+
+    Edges stand in columns, those of one node together: the edges of node u are the positions `start[u]` to
+    `start[u + 1]`. A million nodes take some 200 bytes each, the nodes' own wrappers apart.
+    """
+
+    def __init__(self) -> None:
+        # The wrapper of a node keeps its identity only while it is held: every one stays in here meanwhile.
+        self.key_of: dict[Node, int] = {}
+        self.nodes: list[Node] = []
+        self.detached = array("q")  # None slots of each node
+        self.start = array("q", [0])
+        self.target = array("q")
+        self.slot = array("q")
+        self.output_nr = array("q")
+
+    def follow(self, roots: Sequence[GradientEdge]) -> None:
+        """Add all that `roots` reach. Iterative; runs no user code."""
+        keys, nodes = self.key_of, self.nodes
+        u = len(nodes)
+        for root in roots:
+            if root.node not in keys:
+                keys[root.node] = len(nodes)
+                nodes.append(root.node)
+        while u < len(nodes):
+            missing = 0
+            for slot, (child, output_nr) in enumerate(nodes[u].next_functions):
+                if child is None:
+                    missing += 1
+                    continue
+                v = keys.get(child)
+                if v is None:
+                    v = keys[child] = len(nodes)
+                    nodes.append(child)
+                self.target.append(v)
+                self.slot.append(slot)
+                self.output_nr.append(output_nr)
+            self.detached.append(missing)
+            self.start.append(len(self.target))
+            u += 1
+
+    def keys(self, roots: Sequence[GradientEdge]) -> list[int]:
+        """Keys of the nodes of `roots`, in their order."""
+        return [self.key_of[root.node] for root in roots]
+
+    def below(self, key: int) -> array[int]:
+        """Keys of the nodes that the edges of `key` lead to, one for each edge."""
+        return self.target[self.start[key] : self.start[key + 1]]
+
+    def edges(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """Position, source and target of every edge of the first `count` nodes."""
+        for u in range(count):
+            for position in range(self.start[u], self.start[u + 1]):
+                yield position, u, self.target[position]

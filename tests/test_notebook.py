@@ -1,0 +1,128 @@
+"""How a graph shows itself: a picture where one comes in a moment, text with the reason otherwise, never an error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+import gradgraph
+from gradgraph.errors import RenderError
+from gradgraph.graph import AutogradGraph
+from gradgraph.notebook import mimebundle
+from tests.cases import CASES
+
+TUTORIAL = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
+
+
+def small() -> AutogradGraph:
+    x = torch.ones(2, requires_grad=True)
+    return gradgraph.trace((x * x).sum())
+
+
+def test_a_graph_shows_itself_as_a_picture() -> None:
+    bundle = small()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "image/svg+xml"}
+    assert bundle["text/plain"] == "<AutogradGraph: 3 nodes, 3 edges, order 0, live>"
+    assert ElementTree.fromstring(bundle["image/svg+xml"]).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "MulBackward0" in bundle["image/svg+xml"]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_named_graph_shows_itself(name: str) -> None:
+    case = CASES[name]()
+    graph = gradgraph.trace(case.outputs, case.params, lower=case.lower)
+    bundle = mimebundle(graph)
+    assert ("image/svg+xml" in bundle) == (len(graph) <= 400)
+
+
+def test_a_large_graph_is_text_at_once() -> None:
+    x = torch.ones(1, requires_grad=True)
+    y = x
+    for _ in range(20_000):
+        y = y * 2
+    graph = gradgraph.trace(y)
+    start = time.perf_counter()
+    bundle = mimebundle(graph)
+    assert time.perf_counter() - start < 2
+    assert set(bundle) == {"text/plain"}
+    assert "No picture here: more than 400 nodes." in bundle["text/plain"]
+    assert "graph.subgraph(keys)" in bundle["text/plain"]
+    assert len(bundle["text/plain"]) < 10_000
+
+
+def test_an_empty_graph_is_text() -> None:
+    assert mimebundle(AutogradGraph()) == {"text/plain": "<AutogradGraph: 0 nodes, 0 edges, empty>"}
+
+
+@pytest.mark.parametrize("error", [RenderError("no engine"), OSError(28, "No space left"), KeyError("x")])
+def test_a_failure_is_told_in_the_text(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(sys.modules["gradgraph.render"], "to_svg", fail)
+    bundle = mimebundle(small())
+    assert set(bundle) == {"text/plain"}
+    assert f"No picture here: {type(error).__name__}: " in bundle["text/plain"]
+    assert "`gradgraph doctor` says what can be drawn." in bundle["text/plain"]
+    assert "MulBackward0" in bundle["text/plain"]
+
+
+def test_without_an_engine_the_text_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(import_module("gradgraph.render.engines"), "_package_folder", lambda name: None)
+    assert "No picture here: " in mimebundle(small())["text/plain"]
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("order", "high"), ("kind", None), ("outputs", 3), ("saved", {1})])
+def test_attributes_that_a_user_has_overwritten_raise_nothing(attribute: str, value: object) -> None:
+    graph = small()
+    graph.nodes[0][attribute] = value
+    assert "text/plain" in mimebundle(graph)
+
+
+def test_a_picture_needs_no_torch(tmp_path: Path) -> None:
+    gradgraph.write_json(small(), tmp_path / "g.json")
+    program = (
+        "import sys; sys.modules['torch'] = None; import gradgraph\n"
+        "print(sorted(gradgraph.read_json(sys.argv[1])._repr_mimebundle_()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "g.json"], capture_output=True, text=True)
+    assert done.stdout == "['image/svg+xml', 'text/plain']\n", done.stderr
+
+
+# The kernel's client leaves sockets to the collector and warns of event loops; none of it is ours.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+def test_the_tutorial_runs_and_shows_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = [
+        output["data"]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "execute_result" and "AutogradGraph" in output["data"]["text/plain"]
+    ]
+    assert len(shown) == 5
+    for data in shown:
+        assert "</svg>" in "".join(data["image/svg+xml"])
+    pictures = ["".join(data["image/svg+xml"]) for data in shown]
+    assert "‖grad‖" in pictures[1]
+    assert "curvature" in pictures[2]
+    assert "H diag" in pictures[3]
+
+
+def test_the_tutorial_is_stored_without_outputs() -> None:
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
