@@ -1,23 +1,29 @@
-"""Engine runs of our own, beside the program's: unseen by observers, without a trace in the RNG, with clear errors."""
+"""Engine runs of our own, beside the program's: unseen by observers, without a trace, with clear errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.graph import Node
 
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.passes import unobserved
 from gradgraph.saved import saved_values
 
-__all__ = ["aside", "reachable"]
+__all__ = ["aside", "hooks_suspended", "reachable"]
 
 
 @contextmanager
-def aside(what: str, roots: Sequence[Node], *, again: str) -> Iterator[None]:
-    """Run the engine inside the block.
+def aside(what: str, roots: Sequence[Node], *, again: str) -> Iterator[Callable[[], None]]:
+    """Run the engine inside the block; the RNG and the `.grad` of retained tensors are put back at its end.
+
+    `retain_grad()` makes every pass, `autograd.grad` too, add to the `.grad` of a tensor that is no leaf. What the
+    block is given empties those again: call it between runs.
 
     Args:
         what: the analysis, for error texts.
@@ -32,14 +38,67 @@ def aside(what: str, roots: Sequence[Node], *, again: str) -> Iterator[None]:
         {one.device.index or 0 for root in roots for one in root._input_metadata if one.device.type == "cuda"}
     )
     # A custom backward may draw random numbers; the program's next pass draws the same ones.
-    with unobserved(), torch.random.fork_rng(devices=devices):
+    with unobserved(), torch.random.fork_rng(devices=devices), _retained_grads_kept(roots) as reset:
         try:
-            yield
+            yield reset
         except (RuntimeError, NotImplementedError) as error:
             explained = None if isinstance(error, GradGraphError) else _explained(error, what, roots, again)
             if explained is None:
                 raise
             raise explained from error
+
+
+@contextmanager
+def _retained_grads_kept(roots: Sequence[Node]) -> Iterator[Callable[[], None]]:
+    """Empties the `.grad` of the retained tensors behind `roots`, and puts it back."""
+    kept = [(tensor, tensor.grad) for tensor in _retained(roots)]
+
+    def reset() -> None:
+        for tensor, _ in kept:
+            tensor.grad = None
+
+    reset()
+    try:
+        yield reset
+    finally:
+        for tensor, grad in kept:
+            tensor.grad = grad
+
+
+def _retained(roots: Sequence[Node]) -> list[Tensor]:
+    """The tensors behind `roots` that `retain_grad()` was called on. No node tells, but gc knows every tensor."""
+    kinds = _subclasses(Tensor)
+    found = [one for one in gc.get_objects() if type(one) in kinds and one.retains_grad]
+    if found:
+        inside = set(reachable(roots))
+        found = [tensor for tensor in found if not tensor.is_leaf and tensor.grad_fn in inside]
+    return found
+
+
+def _subclasses(kind: type) -> set[type]:
+    kinds: set[type] = {kind}
+    stack: list[Any] = [kind]
+    while stack:
+        fresh = [sub for sub in stack.pop().__subclasses__() if sub not in kinds]
+        kinds.update(fresh)
+        stack.extend(fresh)
+    return kinds
+
+
+@contextmanager
+def hooks_suspended(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Silence the hooks on `tensors` themselves, in place: they change a gradient or act on it, and define none."""
+    emptied: list[tuple[dict[int, Any], dict[int, Any]]] = []
+    try:
+        for tensor in tensors:
+            for hooks in (tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)):
+                if hooks:
+                    emptied.append((hooks, dict(hooks)))
+                    hooks.clear()
+        yield
+    finally:
+        for hooks, kept in emptied:
+            hooks.update(kept)
 
 
 def reachable(roots: Iterable[Node]) -> list[Node]:

@@ -1,0 +1,131 @@
+"""The Hessian itself: one block per parameter, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gradgraph.curvature.budget import chunk_for
+from gradgraph.curvature.first_order import FirstOrder, first_order
+from gradgraph.curvature.progress import Progress
+from gradgraph.curvature.rows import Plan, rows_of
+from gradgraph.errors import InputError
+from gradgraph.labels import labelled
+from gradgraph.params import ParamsLike, caller_namespace
+
+__all__ = ["HessianBlocks", "hessian"]
+
+
+class HessianBlocks(dict[str, Any]):
+    """Blocks of a Hessian by name of the parameter: tensors, or (blocks="full") dicts of them by the second name.
+
+    `result["w"]` has shape `[*w.shape, *w.shape]`, `result["w"]["b"]` of a full one `[*w.shape, *b.shape]`.
+    """
+
+    def __init__(self, blocks: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+        super().__init__(blocks)
+        self._sizes = dict(sizes)
+
+    def matrix(self, name: str | None = None) -> Tensor:
+        """The Hessian as a matrix `[n, n]`, parameters flattened and in order; or the block of one parameter.
+
+        Raises:
+            InputError: without a name, and the blocks between parameters were not computed.
+        """
+        if name is not None:
+            block = self[name]
+            size = self._sizes[name]
+            tensor: Tensor = block[name] if isinstance(block, dict) else block
+            return tensor.reshape(size, size)
+        if len(self) == 1:
+            return self.matrix(next(iter(self)))
+        if not all(isinstance(block, dict) for block in self.values()):
+            raise InputError(
+                'the whole matrix needs the blocks between parameters: call hessian(..., blocks="full"), or ask for '
+                f"matrix(name) with one of {', '.join(map(repr, list(self)[:5]))}."
+            )
+        rows = [torch.cat([self[i][j].reshape(self._sizes[i], self._sizes[j]) for j in self], dim=1) for i in self]
+        return torch.cat(rows)
+
+    def __repr__(self) -> str:
+        kind = "full" if any(isinstance(block, dict) for block in self.values()) else "one block a parameter"
+        shapes = ", ".join(f"{name}: {size} × {size}" for name, size in list(self._sizes.items())[:8])
+        more = f", and {len(self) - 8} more" if len(self) > 8 else ""
+        return f"<HessianBlocks, {kind}: {shapes}{more}>"
+
+
+def hessian(
+    loss: Tensor,
+    params: ParamsLike,
+    *,
+    blocks: Literal["parameter", "full"] = "parameter",
+    chunk_size: int | None = None,
+    memory: int | None = None,
+    progress: bool | None = None,
+) -> HessianBlocks:
+    """The Hessian of `loss`, exact to rounding: row i is the derivative of gradient entry i, as autograd gives it.
+
+    Args:
+        loss: a real scalar with a graph that no pass has freed.
+        params: as for `hessian_diagonal`.
+        blocks: "parameter" gives the block of each parameter with itself, "full" all of them.
+        chunk_size: rows per pass; by default as many as `memory` holds.
+        memory: bytes that the rows of one pass may take, the result not counted; see `hessian_diagonal`.
+        progress: True shows a progress bar, False none, None one on a terminal or in a notebook, after a second.
+
+    Returns:
+        By name the tensor `[*p.shape, *p.shape]`; for "full" by two names `[*p.shape, *q.shape]`, nested as in
+        `torch.func.hessian`. `.matrix()` gives it flat. Blocks without curvature, unreachable ones too, are zeros.
+
+    Raises:
+        InputError, GradGraphError: as `hessian_diagonal`.
+
+    Cost: as many rows as entries, about two passes over the graph of the loss each; the result has the square of them.
+
+    Example:
+        >>> import torch, gradgraph
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> gradgraph.hessian(x[0] ** 2 * x[1], x)["x"]
+        tensor([[4., 2.],
+                [2., 0.]])
+    """
+    if blocks not in ("parameter", "full"):
+        raise InputError(f"blocks expected 'parameter' or 'full', got {blocks!r}.")
+    tensors = labelled(params, caller_namespace())
+    found: dict[str, dict[str, Tensor]] = {}
+    with (
+        first_order("hessian", loss, tensors) as order,
+        Progress(sum(one.numel() for one in order.gradients.values()), "hessian", progress) as bar,
+    ):
+        for name in tensors:
+            columns = list(tensors) if blocks == "full" else [name]
+            found[name] = _block_row(name, columns, order, bar, chunk_size, memory)
+    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
+    if blocks == "full":
+        return HessianBlocks(found, sizes)
+    return HessianBlocks({name: row[name] for name, row in found.items()}, sizes)
+
+
+def _block_row(
+    name: str, columns: list[str], order: FirstOrder, bar: Progress, chunk_size: int | None, memory: int | None
+) -> dict[str, Tensor]:
+    """The blocks of parameter `name` with each of `columns`."""
+    tensor = order.tensors[name]
+    result = {column: tensor.detach().new_zeros((tensor.numel(), *order.tensors[column].shape)) for column in columns}
+    gradient = order.gradients.get(name)
+    if gradient is not None:
+        inputs = {column: order.tensors[column] for column in columns if order.tensors[column].requires_grad}
+        plan = Plan(*chunk_for(gradient, chunk_size, memory))
+        for start, rows in rows_of(gradient, list(inputs.values()), plan, order.reset):
+            count = max((len(one) for one in rows if one is not None), default=0)
+            if not count:
+                bar.advance(gradient.numel())
+                break
+            for column, one in zip(inputs, rows, strict=True):
+                if one is not None:
+                    result[column][start : start + count] = one.detach()
+            bar.advance(count)
+    return {column: block.view(*tensor.shape, *order.tensors[column].shape) for column, block in result.items()}

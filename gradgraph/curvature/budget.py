@@ -1,0 +1,88 @@
+"""How many rows of a Hessian fit into memory at once."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+from gradgraph.aside import reachable
+from gradgraph.errors import InputError
+
+__all__ = ["budget", "bytes_per_row", "chunk_for"]
+
+#: Rows beyond these bytes gain nothing: on a CPU the working set should stay near the caches.
+_ENOUGH_CPU = 16 * 2**20
+_ENOUGH_DEVICE = 2**30
+
+
+def bytes_per_row(gradient: Tensor) -> int:
+    """Bytes that one row of the Hessian needs at most while it is computed, from the double-backward graph's shapes.
+
+    Every node behind the gradient receives one gradient of each of its outputs per row. They are freed as the pass
+    goes on, so the sum bounds the peak, temporaries of single operations aside.
+    """
+    total = 2 * gradient.numel() * gradient.element_size()  # the one-hot vector and the row
+    assert gradient.grad_fn is not None
+    for fn in reachable([gradient.grad_fn]):
+        for one in fn._input_metadata:
+            if not one.is_nested_tensor:
+                total += math.prod(one.shape) * one.dtype.itemsize
+    return total
+
+
+def budget(memory: int | None, device: torch.device) -> int:
+    """The bytes to spend: `memory`, or what is plenty, but no more than a quarter of what is free on the device."""
+    if memory is not None:
+        if memory <= 0:
+            raise InputError(f"memory expected a positive number of bytes, or None for the default; got {memory}.")
+        return memory
+    if device.type == "cuda":
+        return min(_ENOUGH_DEVICE, torch.cuda.mem_get_info(device)[0] // 4)
+    return min(_ENOUGH_CPU if device.type == "cpu" else _ENOUGH_DEVICE, _free_memory() // 4)
+
+
+def chunk_for(gradient: Tensor, chunk_size: int | None, memory: int | None) -> tuple[int, str]:
+    """Rows per pass, and why so many."""
+    if chunk_size is not None:
+        if chunk_size < 1:
+            raise InputError(f"chunk_size expected a positive number of rows, or None; got {chunk_size}.")
+        return min(chunk_size, max(1, gradient.numel())), "chunk_size was given"
+    row = bytes_per_row(gradient)
+    share = budget(memory, gradient.device)
+    fitting = share // row
+    if fitting < 1:
+        return 1, f"one row needs {_mib(row)}, more than the {_mib(share)} to spend"
+    rows = max(1, min(fitting, gradient.numel()))
+    return rows, f"{_mib(row)} a row, {_mib(share)} to spend"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.3g} MiB"
+
+
+def _free_memory() -> int:
+    """Free bytes of main memory, within the limits of the control group where there is one."""
+    free = (
+        _available_pages(),
+        _group_share("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        _group_share("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    )
+    return max(0, min(size for size in free if size is not None))
+
+
+def _available_pages() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # macOS and Windows do not tell
+        return 4 * 2**30
+
+
+def _group_share(limit: str, used: str) -> int | None:
+    try:
+        with open(limit) as most, open(used) as now:
+            return int(most.read()) - int(now.read())
+    except (OSError, ValueError):  # no such group, or no limit ("max")
+        return None

@@ -1,0 +1,37 @@
+"""A progress bar for work that is long enough to want one."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Counts rows, on a bar that appears after one second.
+
+    Args:
+        total: how many rows there are.
+        what: the analysis.
+        wanted: True always shows the bar, False never, None on a terminal or in a notebook.
+    """
+
+    def __init__(self, total: int, what: str, wanted: bool | None) -> None:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+        # With disable=None tqdm asks whether the stream is a terminal; a notebook's is not, and shows bars well.
+        disable = not wanted if wanted is not None else False if notebook else None
+        self._bar = tqdm(total=total, desc=what, unit="row", delay=1, disable=disable, leave=False)
+
+    def advance(self, rows: int) -> None:
+        """`rows` more are done."""
+        self._bar.update(rows)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
