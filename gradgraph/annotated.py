@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gradgraph.errors import GradGraphError, InputError, TargetError
 from gradgraph.graph import annotate
@@ -11,7 +12,11 @@ from gradgraph.target import Opened
 if TYPE_CHECKING:
     from gradgraph.curvature import HessianDiagonal
 
-__all__ = ["add_gradients", "add_hessian"]
+__all__ = ["Method", "add_gradients", "add_hessian"]
+
+Method = Literal["auto", "accumulate", "batched"]
+
+_Result = TypeVar("_Result")
 
 
 def add_gradients(opened: Opened) -> None:
@@ -32,7 +37,7 @@ def add_gradients(opened: Opened) -> None:
         raise _not_in_file(opened, "gradients", "--gradients")
 
 
-def add_hessian(opened: Opened, method: str = "auto") -> HessianDiagonal | None:
+def add_hessian(opened: Opened, method: Method = "auto") -> HessianDiagonal | None:
     """Write the statistics of the Hessian's diagonal on every leaf.
 
     Returns:
@@ -74,7 +79,7 @@ def _one_tensor(opened: Opened, outputs: Any) -> Any:
     return outputs
 
 
-def _differentiated(opened: Opened, analysis: Any) -> Any:
+def _differentiated(opened: Opened, analysis: Callable[[], _Result]) -> _Result:
     from gradgraph.passes import unobserved
 
     try:

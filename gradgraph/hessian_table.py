@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradgraph.graph import AutogradGraph
+from gradgraph.render.lines import format_number, format_shape
+from gradgraph.render.table import table
 
 __all__ = ["HessianTable", "hessian_table"]
 
@@ -26,18 +28,10 @@ class HessianTable:
             ]
         }
 
-    def to_text(self) -> str:
-        """Columns: mean, least and largest entry, how many are negative and exactly zero."""
-        lines = [_COLUMNS, *(_cells(row) for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
-        left = (0, 1, len(_COLUMNS) - 1)
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if column in left else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+    def to_text(self, width: int = 100) -> str:
+        """A table for a terminal of `width` columns: mean, least and largest entry, how many are negative and zero."""
+        rows = [_COLUMNS, *(_cells(row) for row in self.rows)]
+        return "\n".join(table(rows, right=range(2, len(_COLUMNS) - 1), width=width))
 
 
 def hessian_table(graph: AutogradGraph) -> HessianTable:
@@ -53,7 +47,7 @@ def hessian_table(graph: AutogradGraph) -> HessianTable:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     diagonal = row["diagonal"]
-    shape = "?" if row["shape"] is None else "×".join(map(str, row["shape"])) or "scalar"
+    shape = format_shape(row["shape"])
     if not row["reached"]:
         return (row["name"], shape, "-", "-", "-", "-", "-", "not reached by the loss")
     figures = (_figure(diagonal.get(column)) for column in ("mean", "min", "max", "negative", "zeros"))
@@ -61,4 +55,4 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _figure(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else format_number(value)

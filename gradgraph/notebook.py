@@ -12,6 +12,7 @@ __all__ = ["mimebundle"]
 
 _MOST_NODES = 400  # more is neither legible in a cell nor laid out while one waits
 _SECONDS = 5.0
+_LINES = 20
 
 
 def mimebundle(graph: AutogradGraph) -> dict[str, str]:
@@ -25,7 +26,7 @@ def mimebundle(graph: AutogradGraph) -> dict[str, str]:
     if len(graph) > _MOST_NODES:
         return {
             "text/plain": f"{text}\nNo picture here: more than {_MOST_NODES} nodes. graph.render('graph.svg') draws "
-            "larger ones, as far as they can be laid out; graph.subgraph(keys) shows a part."
+            f"larger ones, as far as they can be laid out; graph.subgraph(keys) shows a part.{_outline(graph)}"
         }
     try:
         return {"text/plain": text, "image/svg+xml": _svg(graph)}
@@ -33,7 +34,8 @@ def mimebundle(graph: AutogradGraph) -> dict[str, str]:
         # Whatever is wrong, with an engine, an attribute that a user has overwritten or with us: a repr that raises
         # hides the cell's value and, in a loop of displays, everything after it. The reason is shown instead.
         described = " ".join(f"{type(error).__name__}: {error}".split())
-        return {"text/plain": f"{text}\nNo picture here: {described} (gradgraph doctor says what can be drawn.)"}
+        advice = "`gradgraph doctor` says what can be drawn."
+        return {"text/plain": f"{text}\nNo picture here: {described} {advice}{_outline(graph)}"}
 
 
 def _plain(graph: AutogradGraph) -> str:
@@ -41,6 +43,15 @@ def _plain(graph: AutogradGraph) -> str:
         return repr(graph)
     except Exception:  # an `order` that is no number, say: see above
         return object.__repr__(graph)
+
+
+def _outline(graph: AutogradGraph) -> str:
+    from gradgraph.render.text import outline
+
+    try:
+        return f"\n\n{outline(graph, _LINES)}"
+    except Exception:  # as above; the reason is in the text already
+        return ""
 
 
 def _svg(graph: AutogradGraph) -> str:

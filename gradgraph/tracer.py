@@ -112,7 +112,7 @@ def trace_in(
         root_outputs=[edge.output_nr for edge in roots],
         skipped_outputs=skipped,
         unreached=unreached,
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # a subclass of str, which GraphML refuses
         orders=sorted(set(orders.values()) | ({0} if len(orders) < len(nodes) else set())),
         passes=[],
         created=_creator(),
@@ -162,7 +162,8 @@ def _add_nodes(graph: AutogradGraph, nodes: list[Node], detached: Sequence[int],
             },
         )
     for key, variable in leaves.items():
-        graph.nodes[key]["storage"] = charges.number(storages_of(variable))
+        # After all nodes: what an operation saved is charged to the operation.
+        graph.nodes[key]["storage"], _ = charges.charge(storages_of(variable))
 
 
 def _is_leaf(fn: Node) -> bool:
@@ -181,7 +182,10 @@ class _Descriptions:
         self._ops: dict[str, str] = {}
         self._kinds: dict[type, str] = {}
         self._outputs: dict[Any, list[dict[str, Any]]] = {}
-        self._saved: dict[Any, Any] = {}
+        self._saved: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+        self._shared: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._shapes: dict[torch.Size, list[int]] = {}
+        self._dtypes: dict[torch.dtype, str] = {}
 
     def op(self, fn: Any) -> str:
         # A Python Function may carry a ctx.name of the user's own, which hides name().
@@ -203,66 +207,66 @@ class _Descriptions:
         key = tuple((None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in metadata)
         known = self._outputs.get(key)
         if known is None:
-            known = self._outputs[key] = [_described(*one) for one in key]
+            known = self._outputs[key] = [self._described(*one) for one in key]
         return known
 
     def saved(self, fn: Any, charges: Charges) -> tuple[list[dict[str, Any]], int]:
         entries = []
-        fresh = 0
+        total = 0
         for value in saved_values(fn):
-            if value.data is None:
-                entries.append(self._shared(value, None, 0))
-                continue
-            storages = storages_of(value.data)
-            number = charges.number(storages)
-            charged = charges.charge(storages)
-            fresh += charged
+            number, fresh = (None, 0) if value.data is None else charges.charge(storages_of(value.data))
+            total += fresh
+            entry = self._entry(value, number)
             # A storage never seen before has no equal descriptor yet.
-            entries.append(_entry(value, number) if charged else self._shared(value, number, _bytes(value.data)))
+            entries.append(entry if fresh else self._shared.setdefault(tuple(map(_hashable, entry.values())), entry))
         if not entries:
             return NODE_ATTRIBUTES["saved"], 0
-        if fresh == 0:
-            key = tuple(map(id, entries))
-            entries = self._saved.setdefault(key, entries)
-        return entries, fresh
+        if not total:
+            entries = self._saved.setdefault(tuple(map(id, entries)), entries)
+        return entries, total
 
-    def _shared(self, value: SavedValue, number: int | None, size: int) -> dict[str, Any]:
-        shape = None if value.data is None else value.data.shape
-        key = (value.name, value.state, value.version, value.current_version, number, shape, size)
-        known: dict[str, Any] | None = self._saved.get(key)
+    def _entry(self, value: SavedValue, storage: int | None) -> dict[str, Any]:
+        tensor = value.data
+        strided = tensor is not None and tensor.layout is torch.strided
+        entry = {
+            "name": value.name,
+            "shape": None if tensor is None or tensor.is_nested else self._shape(tensor.shape),
+            "dtype": None if tensor is None else self._dtype(tensor.dtype),
+            "bytes": None if tensor is None else tensor.nbytes if strided else _bytes(tensor),
+            "storage": storage,
+            "state": value.state,
+            "version": value.version,
+        }
+        if value.current_version is not None:
+            entry["current_version"] = value.current_version
+        return entry
+
+    def _shape(self, shape: torch.Size) -> list[int]:
+        known = self._shapes.get(shape)
         if known is None:
-            known = self._saved[key] = _entry(value, number)
+            known = self._shapes[shape] = [int(size) for size in shape]
         return known
 
+    def _dtype(self, dtype: torch.dtype) -> str:
+        known = self._dtypes.get(dtype)
+        if known is None:
+            known = self._dtypes[dtype] = str(dtype).removeprefix("torch.")
+        return known
 
-def _described(shape: tuple[int, ...] | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    return {
-        "shape": None if shape is None else [int(size) for size in shape],
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
-    }
+    def _described(self, shape: tuple[int, ...] | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+        return {
+            "shape": None if shape is None else [int(size) for size in shape],
+            "dtype": self._dtype(dtype),
+            "device": str(device),
+        }
 
 
-def _entry(value: SavedValue, storage: int | None) -> dict[str, Any]:
-    tensor = value.data
-    entry = {
-        "name": value.name,
-        "shape": None if tensor is None or tensor.is_nested else [int(size) for size in tensor.shape],
-        "dtype": None if tensor is None else str(tensor.dtype).removeprefix("torch."),
-        "bytes": None if tensor is None else _bytes(tensor),
-        "storage": storage,
-        "state": value.state,
-        "version": value.version,
-    }
-    if value.current_version is not None:
-        entry["current_version"] = value.current_version
-    return entry
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Bytes of the tensor's own values: of all parts where it is sparse or nested."""
-    if tensor.layout is torch.strided and not tensor.is_nested:
-        return tensor.numel() * tensor.element_size()
+    """Bytes of all parts of a tensor that is sparse, nested or opaque."""
     return sum(storage.nbytes() for storage in storages_of(tensor))
 
 

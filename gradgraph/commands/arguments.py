@@ -21,6 +21,7 @@ __all__ = [
     "refuse_unwritable",
     "suffix_of",
     "target_argument",
+    "terminal_width",
     "warnings_in_one_line",
 ]
 
@@ -118,6 +119,13 @@ def warnings_in_one_line() -> Iterator[None]:
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
         yield
+
+
+def terminal_width() -> int:
+    """Columns for a table: the terminal's, or 100 where the output goes elsewhere and must not depend on one."""
+    import shutil
+
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 100
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gradgraph.commands.arguments import (
@@ -10,8 +12,12 @@ from gradgraph.commands.arguments import (
     own_stdout,
     print_json,
     target_argument,
+    terminal_width,
     warnings_in_one_line,
 )
+
+if TYPE_CHECKING:
+    from gradgraph.annotated import Method
 
 __all__ = ["command"]
 
@@ -38,7 +44,7 @@ Examples:
 )
 @json_option
 @click.pass_context
-def command(ctx: click.Context, target: str, method: str, as_json: bool) -> None:
+def command(ctx: click.Context, target: str, method: Method, as_json: bool) -> None:
     """Compute the diagonal of the Hessian of TARGET's loss with respect to each of its leaves."""
     from gradgraph.target import opened
 
@@ -51,4 +57,4 @@ def command(ctx: click.Context, target: str, method: str, as_json: bool) -> None
     if as_json:
         print_json(table.to_dict())
     else:
-        click.echo(table.to_text())
+        click.echo(table.to_text(terminal_width()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gradgraph.commands.arguments import Command, json_option, own_stdout, print_json, target_argument
+from gradgraph.commands.arguments import Command, json_option, own_stdout, print_json, target_argument, terminal_width
 
 __all__ = ["command"]
 
@@ -35,4 +35,4 @@ def command(ctx: click.Context, target: str, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo(report.to_text())
+        click.echo(report.to_text(terminal_width()))
