@@ -71,6 +71,11 @@ def _one_tensor(opened: Opened, outputs: Any) -> Any:
 
     while isinstance(outputs, (list, tuple)) and len(outputs) == 1:
         outputs = outputs[0]
+    if outputs is None:
+        raise InputError(
+            f"{opened.target.text} is a traced graph and does not hold its loss; name the loss itself: "
+            f"{opened.target.location}:loss"
+        )
     if not isinstance(outputs, Tensor):
         raise InputError(
             f"a Hessian is of one scalar tensor, but {opened.target.text} gives a {type(outputs).__name__}; name the "

@@ -87,7 +87,10 @@ class _Commands(click.Group):
             self._show_traceback(ctx)
             raise _Failure(str(error)) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
+            raise  # click's own, and a reader that has left
+        except OSError as error:
+            self._show_traceback(ctx)
+            raise _Failure(f"{error}: the system refused; check the disk, the permissions and the paths.") from None
         except Exception as error:
             # A fault of ours: the traceback is for the report, not for whoever only wanted a picture.
             self._show_traceback(ctx)

@@ -8,6 +8,7 @@ a backward pass is known to have used, the outputs of lower order that the calle
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,17 +35,18 @@ class Made(NamedTuple):
 def orders_of(walk: Walk, lower: Sequence[Sequence[int]], made: Sequence[Made]) -> tuple[dict[int, int], bool]:
     """Order of every node above 0, by key, and whether recorded intervals prove them.
 
-    `lower` holds the root keys of each lower order.
+    `lower` holds the root keys of each lower order; `made` is sorted and no two of its intervals overlap.
     """
     if lower:
         reached = _reached(walk, lower)
         return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}, False
     least = {key: order for key, fn in enumerate(walk.nodes) if (order := _proven_by_name(fn))}
+    starts = [interval.first for interval in made]
     for key, fn in enumerate(walk.nodes) if made else ():
         number = fn._sequence_nr()
-        for interval in made:
-            if interval.first <= number < interval.last:
-                least[key] = max(least.get(key, 0), interval.order)
+        place = bisect_right(starts, number) - 1
+        if place >= 0 and number < made[place].last:
+            least[key] = max(least.get(key, 0), made[place].order)
     return _spread(walk, least) if least else {}, bool(made)
 
 

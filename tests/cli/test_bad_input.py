@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -174,6 +175,26 @@ def test_a_hessian_of_no_scalar(run_cli: RunCli) -> None:
         "a Hessian is of one scalar tensor, but vector.py:ys gives a list; name the loss: vector.py:loss"
     )
     assert "scalar" in refused(run_cli, "render vector.py:y -g", 1)
+
+
+def test_a_hessian_of_a_traced_graph(run_cli: RunCli) -> None:
+    Path("traced.py").write_text(
+        "import torch, gradgraph\nw = torch.ones(3, requires_grad=True)\ng = gradgraph.trace(w.exp().sum())"
+    )
+    assert refused(run_cli, "hessian traced.py:g", 1) == (
+        "traced.py:g is a traced graph and does not hold its loss; name the loss itself: traced.py:loss"
+    )
+
+
+def test_a_full_disk(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "a.dot")
+
+    monkeypatch.setattr(import_module("gradgraph.render"), "_write", full)
+    assert refused(run_cli, "render train.py -o a.dot", 1) == (
+        "[Errno 28] No space left on device: 'a.dot': the system refused; check the disk, the permissions and the "
+        "paths."
+    )
 
 
 def test_a_freed_graph_says_what_to_do(run_cli: RunCli) -> None:
