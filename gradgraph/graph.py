@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 else:
     _Base = nx.MultiDiGraph
 
-__all__ = ["NODE_ATTRIBUTES", "SCHEMA_VERSION", "AutogradGraph", "Live", "annotate"]
+__all__ = ["NODE_ATTRIBUTES", "RESERVED", "SCHEMA_VERSION", "AutogradGraph", "Live", "annotate"]
 
 SCHEMA_VERSION = 1
+
+#: Names that node-link JSON needs for itself.
+RESERVED = frozenset(("id", "source", "target", "key"))
 
 #: Every node attribute and the value it has while nothing is known.
 NODE_ATTRIBUTES: dict[str, Any] = {
@@ -169,7 +172,7 @@ def annotate(graph: AutogradGraph, attribute: str, values: Any) -> None:
 
     Args:
         graph: the graph to write into.
-        attribute: name of a node attribute, one of the data model's or your own.
+        attribute: name of a node attribute, one of the data model's or your own (but none of `RESERVED`).
         values: a mapping from node key, or from node name, to a JSON value or a dataclass of such; or a result that
             knows its nodes (what `gradients`, `hessian_diagonal` and `watch` return).
 
@@ -178,6 +181,10 @@ def annotate(graph: AutogradGraph, attribute: str, values: Any) -> None:
     """
     if hasattr(values, "annotations"):
         values = values.annotations(graph)
+    if attribute in RESERVED:
+        raise InputError(
+            f"annotate cannot use the attribute {attribute!r}: node-link JSON needs it; choose another name."
+        )
     if not isinstance(values, Mapping):
         raise InputError(
             f"annotate expected a mapping from node key or name to value, got {type(values).__name__}; "

@@ -18,7 +18,7 @@ from typing import IO, Any
 import networkx as nx
 
 from gradgraph.errors import InputError, ReadError
-from gradgraph.graph import NODE_ATTRIBUTES, SCHEMA_VERSION, AutogradGraph
+from gradgraph.graph import NODE_ATTRIBUTES, RESERVED, SCHEMA_VERSION, AutogradGraph
 
 __all__ = ["from_dict", "read_json", "to_dict", "write_graphml", "write_json", "written_whole"]
 
@@ -50,7 +50,14 @@ def write_json(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
 
 
 def to_dict(graph: AutogradGraph) -> dict[str, Any]:
-    """`graph` as a dict of strict JSON values, in node-link form."""
+    """`graph` as a dict of strict JSON values, in node-link form.
+
+    Raises:
+        ValueError: an attribute has a name that the form needs for itself.
+    """
+    for what in (*(data for _, data in graph.nodes(data=True)), *(data for *_, data in graph.edges(data=True))):
+        if taken := RESERVED & what.keys():
+            raise ValueError(f"an attribute is called {min(taken)!r}, which node-link JSON needs for itself")
     return {
         "format": _FORMAT,
         "schema": SCHEMA_VERSION,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Charges", "SavedValue", "saved_values", "storages_of"]
+__all__ = ["Charges", "SavedValue", "parts_of", "saved_values", "storages_of"]
 
 _VERSIONS = re.compile(r"is at version (\d+); expected version (\d+)")
 
@@ -114,23 +114,24 @@ def _version(tensor: Tensor) -> int | None:
 
 def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
     """The storages that hold `tensor`'s values; none where it has none (functorch wrappers, opaque backends)."""
-    layout = tensor.layout
-    if layout is torch.strided:
-        parts = [tensor]
-    elif layout is torch.sparse_coo:
-        parts = [tensor._indices(), tensor._values()]
-    elif layout in (torch.sparse_csr, torch.sparse_bsr):
-        parts = [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    elif layout in (torch.sparse_csc, torch.sparse_bsc):
-        parts = [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
-    elif tensor.is_nested:
-        parts = [tensor.values()]
-    else:
-        parts = []
     try:
-        return [part.untyped_storage() for part in parts]
+        if tensor.layout is torch.strided:
+            return [tensor.untyped_storage()]
+        return [part.untyped_storage() for part in parts_of(tensor)]
     except (NotImplementedError, RuntimeError):  # a functorch wrapper has no storage of its own
         return []
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """The strided tensors that a sparse or nested tensor is made of; none for any other."""
+    layout = tensor.layout
+    if layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor.values()] if tensor.is_nested else []
 
 
 class Charges:
@@ -140,27 +141,18 @@ class Charges:
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}
-        self._charged: set[int] = set()
-        self._held: list[torch.UntypedStorage] = []
+        self._seen: dict[int, tuple[int, torch.UntypedStorage]] = {}
 
-    def number(self, storages: list[torch.UntypedStorage]) -> int | None:
-        """The number of the first of `storages`."""
-        if not storages:
-            return None
-        address = storages[0]._cdata
-        known = self._numbers.get(address)
-        if known is None:
-            known = self._numbers[address] = len(self._numbers)
-            self._held.append(storages[0])
-        return known
-
-    def charge(self, storages: list[torch.UntypedStorage]) -> int:
-        """Bytes of those of `storages` that were not charged before."""
+    def charge(self, storages: list[torch.UntypedStorage]) -> tuple[int | None, int]:
+        """The number of the first of `storages`, and the bytes of those that were not charged before."""
+        number = None
         fresh = 0
         for storage in storages:
-            if storage._cdata not in self._charged:
-                self._charged.add(storage._cdata)
-                self._held.append(storage)
+            address = storage._cdata
+            known = self._seen.get(address)
+            if known is None:
+                known = self._seen[address] = (len(self._seen), storage)
                 fresh += storage.nbytes()
-        return fresh
+            if number is None:
+                number = known[0]
+        return number, fresh

@@ -5,10 +5,10 @@ recursively: a chain of some 50,000 of them overflows the C stack, and the progr
 (https://github.com/pytorch/pytorch/pull/181139 replaced the loop of `deleteNode`). Walking a graph would so plant a
 crash in the program that we look at.
 
-So along deep graphs a few edges carry a fuse. Cut the graph into bands of `BAND` levels by the longest path from the
-roots; for each edge that enters a new band, the node above holds, in its `metadata`, the node below. When the node
-above dies, its fuse hands the node below to a queue, where it outlives the recursion. The queue is emptied by a
-pending call of the interpreter, as soon as the stack has unwound; each entry frees one band more.
+So along deep graphs a few edges carry a fuse. Cut the graph into bands of `BAND` levels by the height of its nodes,
+the longest path to a leaf. For each edge that enters another band, the lowest apart, the node above holds, in its
+`metadata`, the node below. When the node above dies, its fuse hands the node below to a queue, where it outlives the
+recursion. The queue is emptied by a pending call of the interpreter; each entry frees one band more.
 """
 
 from __future__ import annotations
@@ -60,27 +60,31 @@ def lay_fuses(walk: Walk) -> None:
     """Make the graph of `walk` safe to free. Graphs of at most `BAND` levels are left untouched."""
     if len(walk.nodes) <= BAND:
         return
-    band = [depth // BAND for depth in _depths(walk)]
+    band = [height // BAND for height in _heights(walk)]
     if not any(band):
         return
     for _, u, v in walk.edges(len(walk.nodes)):
-        if band[u] != band[v]:
+        if band[u] != band[v] and band[v]:
             upper: Any = walk.nodes[u]
-            upper.metadata.setdefault(_KEY, _Fuse()).below[walk.nodes[v]] = None
+            fuse = upper.metadata.get(_KEY)
+            if fuse is None:
+                fuse = upper.metadata[_KEY] = _Fuse()
+            fuse.below[walk.nodes[v]] = None
 
 
-def _depths(walk: Walk) -> list[int]:
-    """The longest path from a root to each node, in edges."""
-    parents = [0] * len(walk.nodes)
-    for v in walk.target:
-        parents[v] += 1
-    depth = [0] * len(walk.nodes)
-    ready = [key for key, count in enumerate(parents) if not count]
+def _heights(walk: Walk) -> list[int]:
+    """The longest path from each node to a node without edges, in edges."""
+    users: list[list[int]] = [[] for _ in walk.nodes]
+    waits = [walk.start[u + 1] - walk.start[u] for u in range(len(walk.nodes))]
+    for _, u, v in walk.edges(len(walk.nodes)):
+        users[v].append(u)
+    height = [0] * len(walk.nodes)
+    ready = [key for key, count in enumerate(waits) if not count]
     while ready:
-        u = ready.pop()
-        for v in walk.below(u):
-            depth[v] = max(depth[v], depth[u] + 1)
-            parents[v] -= 1
-            if not parents[v]:
-                ready.append(v)
-    return depth
+        v = ready.pop()
+        for u in users[v]:
+            height[u] = max(height[u], height[v] + 1)
+            waits[u] -= 1
+            if not waits[u]:
+                ready.append(u)
+    return height

@@ -16,7 +16,7 @@ from gradgraph.leaves import module_of_nodes, name_leaves, name_others
 from gradgraph.orders import Made, curvature_edges, orders_of
 from gradgraph.outputs import flatten
 from gradgraph.params import ParamsLike, caller_namespace, named_tensors
-from gradgraph.saved import Charges, SavedValue, saved_values, storages_of
+from gradgraph.saved import Charges, SavedValue, parts_of, saved_values, storages_of
 from gradgraph.teardown import lay_fuses
 from gradgraph.walk import Walk
 
@@ -266,8 +266,8 @@ def _hashable(value: Any) -> Any:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Bytes of all parts of a tensor that is sparse, nested or opaque."""
-    return sum(storage.nbytes() for storage in storages_of(tensor))
+    """Bytes of all parts of a tensor that is sparse or nested; 0 where torch hides them."""
+    return sum(part.nbytes for part in parts_of(tensor))
 
 
 def _kind(fn: Any, op: str) -> str:

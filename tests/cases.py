@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
@@ -114,7 +113,7 @@ def tied_weights() -> Case:
     net = nn.ModuleDict({"embed": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
     net["head"].weight = net["embed"].weight
     hidden = net["embed"](torch.tensor([0, 3, 3]))
-    return Case(F.cross_entropy(net["head"](hidden), torch.tensor([3, 1, 0])), net)
+    return Case(nn.functional.cross_entropy(net["head"](hidden), torch.tensor([3, 1, 0])), net)
 
 
 def maml() -> Case:

@@ -60,7 +60,7 @@ def unique_bytes(nodes: list[Any]) -> int:
     for fn in nodes:
         names = [name for name in dir(fn) if name.startswith("_saved_")]
         values = [getattr(fn, name) for name in names] + list(getattr(fn, "saved_tensors", ()))
-        values += [value for value in vars(fn).values()] if hasattr(fn, "__dict__") else []
+        values += list(vars(fn).values()) if hasattr(fn, "__dict__") else []
         for value in values:
             for tensor in value if isinstance(value, (tuple, list)) else [value]:
                 if isinstance(tensor, Tensor):
