@@ -166,11 +166,7 @@ def _format(path: Path, asked: str | None) -> str:
     chosen = (path.suffix.removeprefix(".") if asked is None else asked).lower()
     if chosen not in FORMATS:
         got = (
-            f"format={format!r}"
-            if format is not None
-            else f"the suffix {path.suffix!r}"
-            if path.suffix
-            else "no suffix"
+            f"format={asked!r}" if asked is not None else f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
         )
         known = ", ".join(f".{known}" for known in FORMATS)
         raise InputError(f"cannot tell what to write to {str(path)!r}: expected {known}, got {got}.")
@@ -194,6 +190,8 @@ def _write(path: Path, content: bytes) -> None:
         # Made with the permissions that any new file of this user has, unlike those of tempfile.
         with open(temporary, "xb") as file:
             file.write(content)
+        if final.exists():
+            os.chmod(temporary, final.stat().st_mode & 0o777)
         os.replace(temporary, final)
     except OSError as error:
         raise RenderError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD, text_width
-from gradgraph.render.lines import format_number
+from gradgraph.render.lines import format_number, printable
 from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Arrow, Box, Measure, Picture
 from gradgraph.render.theme import Theme
 
@@ -33,13 +33,13 @@ def dot_of(picture: Picture, theme: Theme) -> str:
     """The picture as a DOT graph."""
     lines = [
         "digraph autograd {",
-        f'  graph [rankdir=TB, bgcolor="{theme.background}", nodesep=0.17, ranksep=0.3, pad=0.15, '
+        f'  graph [rankdir=TB, bgcolor="{theme.background}", nodesep=0.17, ranksep=0.32, pad=0.15, '
         # The legend is a component of its own: packed above, it does not disturb the layout.
         'pack=14, packmode="array_u1"]',
         f"  node [fontname={quoted(FONT_FAMILY)}, fontsize={HEAD_PT:g}, fixedsize=true, margin=0, shape=box, "
         f'style="rounded,filled", fontcolor="{theme.text}"]',
         f'  edge [fontname={quoted(FONT_FAMILY)}, fontsize=8, color="{theme.gradient}", fontcolor="{theme.quiet}", '
-        "arrowsize=0.6, labeldistance=1.6, labelangle=-22]",
+        "arrowsize=0.6, labeldistance=1.8, labelangle=-24]",
         *_legend(picture, theme),
     ]
     if not picture.boxes:
@@ -47,7 +47,11 @@ def dot_of(picture: Picture, theme: Theme) -> str:
             f'  empty [shape=plaintext, style="", label="an empty graph", width=1.5, fontcolor="{theme.quiet}"]'
         )
     lines += (f"  {quoted(box.key)}{_list(_box(box, picture.measure, theme))}" for box in picture.boxes)
-    lines += (f"  {quoted(a.tail)} -> {quoted(a.head)}{_list(_arrow(a, theme))}" for a in picture.arrows)
+    leaves = {box.key for box in picture.boxes if box.category == "leaf"}
+    lines += (
+        f"  {quoted(arrow.tail)} -> {quoted(arrow.head)}{_list(_weight(arrow, leaves) | _arrow(arrow, theme))}"
+        for arrow in picture.arrows
+    )
     if not picture.connected:
         # Several components would be packed one by one, below each other.
         keys = " ".join(quoted(box.key) for box in picture.boxes)
@@ -79,7 +83,7 @@ def _box(box: Box, measure: Measure | None, theme: Theme) -> dict[str, str]:
     attributes = {"id": quoted(box.key), "label": f'"{label}"'}
     attributes |= {"width": _inches(box.width), "height": _inches(box.height)}
     if box.full is not None:
-        attributes["tooltip"] = quoted(box.full)
+        attributes["tooltip"] = quoted(box.full).replace("\n", "\\n")
     return attributes | _look(box, measure, theme)
 
 
@@ -115,6 +119,14 @@ def _shade(value: float, measure: Measure, theme: Theme) -> str:
     return scale[min(max(int(place * len(scale)), 0), len(scale) - 1)]
 
 
+def _weight(arrow: Arrow, leaves: set[str]) -> dict[str, str]:
+    """Gradient edges between operations weigh more: chains of them stand straight, leaves and curvature beside them.
+
+    A chain of 1,000 operations on one weight is 300 points wide instead of 55,000.
+    """
+    return {"weight": "2"} if arrow.role == "gradient" and arrow.head not in leaves else {}
+
+
 def _arrow(arrow: Arrow, theme: Theme) -> dict[str, str]:
     look = {}
     if arrow.role == "curvature":
@@ -134,7 +146,7 @@ def _legend(picture: Picture, theme: Theme) -> Iterator[str]:
     scale = [] if picture.measure is None else [*_legend_scale(picture.measure, theme)]
     if not entries and picture.title is None:
         return
-    title = quoted(picture.title or "")
+    title = quoted(printable(picture.title or ""))
     yield "  subgraph cluster_legend {"
     yield (
         f'    graph [label={title}, fontname={quoted(FONT_FAMILY_BOLD)}, fontsize=13, fontcolor="{theme.text}", '

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Line", "Show", "alerting", "format_bytes", "format_number", "format_shape", "lines_of", "shorten"]
+__all__ = [
+    "Line",
+    "Show",
+    "alerting",
+    "format_bytes",
+    "format_number",
+    "format_shape",
+    "lines_of",
+    "printable",
+    "shorten",
+]
 
 _LONGEST = 34  # characters of one line; about 170 pt
 _MOST_ENTRIES = 6  # of a list that a box spells out
@@ -63,11 +73,16 @@ def shorten(text: str, most: int = _LONGEST) -> str:
     >>> shorten("transformer.h.0.attn.c_attn.weight", 20)
     'transfor…attn.weight'
     """
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+    text = printable(text)
     if len(text) <= most:
         return text
     front = (most - 1) * 2 // 5 + 1
     return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without characters that control a terminal or are forbidden in XML."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
 def format_number(value: Any, *, sign: bool = False) -> str:
@@ -189,9 +204,9 @@ def _hessian(data: Mapping[str, Any]) -> Iterator[Line]:
     about = "=" if diagonal.get("exact", True) else "≈"
     values = {name: diagonal.get(name) for name in ("mean", "min", "max")}
     bad = any(value is not None and not math.isfinite(float(value)) for value in values.values())
-    yield Line(f"∂² mean {about} {_figure(values['mean'])}", "alert" if bad else "note")
+    yield Line(f"H diag mean {about} {_figure(values['mean'])}", "alert" if bad else "note")
     negative = f", {diagonal['negative']} negative" if diagonal.get("negative") else ""
-    yield Line(f"∂² {_figure(values['min'])} to {_figure(values['max'])}{negative}", "alert" if bad else "note")
+    yield Line(f"H diag {_figure(values['min'])} to {_figure(values['max'])}{negative}", "alert" if bad else "note")
 
 
 def _saved(data: Mapping[str, Any]) -> Iterator[Line]:
@@ -204,7 +219,7 @@ def _saved(data: Mapping[str, Any]) -> Iterator[Line]:
     for entry in entries[:_MOST_ENTRIES]:
         state = entry["state"]
         if state in ("freed", "packed"):
-            yield Line(f"{entry['name']} {state}", "alert" if state == "freed" else "detail")
+            yield Line(f"{entry['name']} {state}", "note")
         else:
             shape = format_shape(entry["shape"])
             yield Line(f"{entry['name']} {shape} {format_bytes(entry['bytes'])}")

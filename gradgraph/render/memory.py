@@ -174,7 +174,7 @@ def _text(found: Memory, width: int) -> list[str]:
     rows = [
         [format_bytes(kept.bytes), _tensor(kept), kept.op, str(kept.node), _where(kept), _notes(kept)] for kept in shown
     ]
-    lines = table([heads, *rows], right=(0, 3), width=width, give=4) if rows else ["no saved tensors"]
+    lines = table([heads, *rows], right=(0, 3), width=width) if rows else ["no saved tensors"]
     if len(found.entries) > len(shown):
         lines.append(f"… and {len(found.entries) - len(shown)} more")
     lines += [

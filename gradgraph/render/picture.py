@@ -11,7 +11,7 @@ import networkx as nx
 
 from gradgraph.errors import InputError
 from gradgraph.render.font import text_width
-from gradgraph.render.lines import Line, Show, alerting, lines_of, shorten
+from gradgraph.render.lines import Line, Show, alerting, lines_of, printable, shorten
 
 if TYPE_CHECKING:
     from gradgraph.graph import AutogradGraph
@@ -91,11 +91,8 @@ class Picture:
 def box(key: str, lines: list[Line], category: str, order: int, **more: Any) -> Box:
     """A box just large enough for its lines."""
     texts = tuple(Line(shorten(line.text), line.role) for line in lines)
-    full = (
-        "\n".join(line.text for line in lines)
-        if any(a.text != b.text for a, b in zip(lines, texts, strict=True))
-        else None
-    )
+    whole = [printable(line.text) for line in lines]
+    full = None if whole == [line.text for line in texts] else "\n".join(whole)
     widths = (
         text_width(line.text, HEAD_PT if line.role == "head" else DETAIL_PT, bold=line.role in ("head", "alert"))
         for line in texts
@@ -220,7 +217,7 @@ def _first_number(value: Any, field: str) -> float | None:
 #: What each measure is called, how it is read off a node, and how its values spread.
 _MEASURES: dict[str, tuple[str, Callable[[Any], float | None], Literal["log", "signed"]]] = {
     "gradient": ("gradient norm", lambda value: _first_number(value, "norm"), "log"),
-    "hessian_diagonal": ("mean ∂²", lambda value: _first_number(value, "mean"), "signed"),
+    "hessian_diagonal": ("mean of Hessian diagonal", lambda value: _first_number(value, "mean"), "signed"),
     "curvature": ("curvature", float, "signed"),
     "saved_bytes": ("bytes held", float, "log"),
 }

@@ -186,7 +186,7 @@ def _text(found: Summary, width: int) -> list[str]:
     for order, counts in found.ops.items():
         lines += ["", f"order {order}: {_count(found.by_order[order], 'node')}"]
         rows = [[str(count), op] for op, count in counts.items()]
-        lines += table(rows[:_MOST_ROWS], right=(0,), width=width, give=1, indent="  ") + _more(rows)
+        lines += table(rows[:_MOST_ROWS], right=(0,), width=width, indent="  ") + _more(rows)
     if found.leaves:
         lines += ["", _count(len(found.leaves), "leaf", "leaves")]
         rows = [
@@ -218,8 +218,7 @@ def _text(found: Summary, width: int) -> list[str]:
 
 
 def _named(entry: NodeEntry) -> str:
-    parts = [f"{entry.op} (node {entry.node})"]
-    parts += [f"= {entry.name}"] if entry.name else []
+    parts = [f"{entry.op} (node {entry.node})" + (f" = {entry.name}" if entry.name else "")]
     parts += [f"module {entry.module}"] if entry.module else []
     parts += [entry.source] if entry.source else []
     return ", ".join(parts)

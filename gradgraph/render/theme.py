@@ -54,7 +54,7 @@ LIGHT = Theme(
     leaf=("#ffffff", "#1b1f24"),
     opaque=("#d5d9df", "#1b1f24"),
     root=("#1b1f24", "#ffffff"),
-    sequence=("#f3f7fb", "#dbe8f6", "#bdd6ee", "#9dc2e4", "#89b6de"),
+    sequence=("#f3f7fb", "#dbe8f6", "#bdd6ee", "#9dc2e4", "#8cb9e0"),
     diverging=("#8fbae0", "#c9deef", "#f5f5f5", "#fad9ae", "#f0b06a"),
 )
 
@@ -62,7 +62,7 @@ DARK = Theme(
     name="dark",
     background="#14171c",
     text="#eceff3",
-    quiet="#c6ced8",
+    quiet="#d0d7e0",
     note="#eceff3",
     alert="#ff9a91",
     alert_fill="#571f1c",
@@ -71,9 +71,9 @@ DARK = Theme(
     orders=(
         ("#1c2b3d", "#6ea3dd"),
         ("#4a3f12", "#d9b545"),
-        ("#1a4f3b", "#5fcb9e"),
-        ("#603658", "#dd9bd0"),
-        ("#505863", "#bcc5d0"),
+        ("#1b533e", "#5fcb9e"),
+        ("#6b3f63", "#dd9bd0"),
+        ("#555d68", "#bcc5d0"),
     ),
     leaf=("#14171c", "#eceff3"),
     opaque=("#3a414b", "#eceff3"),
