@@ -192,8 +192,9 @@ class _Measured(NamedTuple):
     figures: Tensor | None
 
 
-def _record(seen: dict[int, list[_Measured | None]], key: int, gradient: Tensor) -> None:
-    seen[key] = [_measured(gradient)]
+def _record(seen: dict[int, list[_Measured | None]], key: int, gradient: Tensor | None) -> None:
+    if gradient is not None:  # a Function that returns None for an input runs the hooks behind it with nothing
+        seen[key] = [_measured(gradient)]
 
 
 def _recorder(seen: dict[int, list[_Measured | None]], key: int) -> Callable[[tuple[Tensor | None, ...]], None]:
