@@ -150,7 +150,7 @@ def _legend(picture: Picture, theme: Theme) -> Iterator[str]:
     yield "  subgraph cluster_legend {"
     yield (
         f'    graph [label={title}, fontname={quoted(FONT_FAMILY_BOLD)}, fontsize=13, fontcolor="{theme.text}", '
-        "sortv=1, penwidth=0, margin=4]"
+        f'sortv=1, color="{theme.background}", margin=4]'
     )
     yield f'    node [fontsize={DETAIL_PT:g}, height={_inches(_LEGEND_HEIGHT)}, fontcolor="{theme.quiet}"]'
     rows: list[list[str]] = [[]]
