@@ -25,8 +25,8 @@ __all__ = ["NODE_ATTRIBUTES", "RESERVED", "SCHEMA_VERSION", "AutogradGraph", "Li
 
 SCHEMA_VERSION = 1
 
-#: Names that node-link JSON needs for itself.
-RESERVED = frozenset(("id", "source", "target", "key"))
+#: Names of node attributes that node-link JSON needs for itself.
+RESERVED = frozenset(("id",))
 
 #: Every node attribute and the value it has while nothing is known.
 NODE_ATTRIBUTES: dict[str, Any] = {

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,7 @@ __all__ = ["from_dict", "read_json", "to_dict", "write_graphml", "write_json", "
 
 _FORMAT = "gradgraph"
 _FLOAT = "$float"
+_RESERVED_OF_EDGES = frozenset(("source", "target", "key"))
 
 
 def write_json(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
@@ -55,8 +57,10 @@ def to_dict(graph: AutogradGraph) -> dict[str, Any]:
     Raises:
         ValueError: an attribute has a name that the form needs for itself.
     """
-    for what in (*(data for _, data in graph.nodes(data=True)), *(data for *_, data in graph.edges(data=True))):
-        if taken := RESERVED & what.keys():
+    of_nodes = (RESERVED & data.keys() for _, data in graph.nodes(data=True))
+    of_edges = (_RESERVED_OF_EDGES & data.keys() for *_, data in graph.edges(data=True))
+    for taken in chain(of_nodes, of_edges):
+        if taken:
             raise ValueError(f"an attribute is called {min(taken)!r}, which node-link JSON needs for itself")
     return {
         "format": _FORMAT,
