@@ -32,22 +32,26 @@ class Made(NamedTuple):
     order: int
 
 
-def orders_of(walk: Walk, lower: Sequence[Sequence[int]], made: Sequence[Made]) -> tuple[dict[int, int], bool]:
-    """Order of every node above 0, by key, and whether recorded intervals prove them.
+def orders_of(
+    walk: Walk, lower: Sequence[Sequence[int]], made: Sequence[Made]
+) -> tuple[dict[int, int], set[int] | None]:
+    """Order of every node above 0, by key, and the keys that recorded passes made; None where none were recorded.
 
     `lower` holds the root keys of each lower order; `made` is sorted and no two of its intervals overlap.
     """
     if lower:
         reached = _reached(walk, lower)
-        return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}, False
+        return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}, None
     least = {key: order for key, fn in enumerate(walk.nodes) if (order := _proven_by_name(fn))}
     starts = [interval.first for interval in made]
+    created: set[int] = set()
     for key, fn in enumerate(walk.nodes) if made else ():
         number = fn._sequence_nr()
         place = bisect_right(starts, number) - 1
         if place >= 0 and number < made[place].last:
+            created.add(key)
             least[key] = max(least.get(key, 0), made[place].order)
-    return _spread(walk, least) if least else {}, bool(made)
+    return _spread(walk, least) if least else {}, created if made else None
 
 
 def _reached(walk: Walk, lower: Sequence[Sequence[int]]) -> dict[int, int]:
@@ -84,13 +88,21 @@ def _spread(walk: Walk, least: dict[int, int]) -> dict[int, int]:
     return orders
 
 
-def curvature_edges(walk: Walk, count: int, orders: dict[int, int], leaves: dict[int, Tensor]) -> set[int]:
+def curvature_edges(
+    walk: Walk, count: int, orders: dict[int, int], created: set[int] | None, leaves: dict[int, Tensor]
+) -> set[int]:
     """Positions of the curvature edges of the first `count` nodes: from order k + 1 to <= k, through a saved tensor.
 
-    An edge down to an output that nothing of lower order saved is an ordinary operation's (`loss + penalty`), and
-    carries no curvature. Where a pack hook or a finished backward hides what was saved, every edge down counts.
+    Where it is recorded which nodes a backward pass created, their edges down are those: all else that such a node
+    takes is a gradient of its own order. Else an edge down counts if something of lower order saved the output that
+    it leads to: an ordinary operation's (`loss + penalty`) mostly leads to one that nothing saved. Where a pack hook
+    or a finished backward hides what was saved, every edge down counts.
     """
-    down = [(position, v) for position, u, v in walk.edges(count) if orders.get(u, 0) > orders.get(v, 0)]
+    if not orders:
+        return set()
+    down = [(position, u, v) for position, u, v in walk.edges(count) if orders.get(u, 0) > orders.get(v, 0)]
+    if created is not None:
+        return {position for position, u, _ in down if u in created}
     if not down:
         return set()
     highest = max(orders.values())
@@ -99,13 +111,13 @@ def curvature_edges(walk: Walk, count: int, orders: dict[int, int], leaves: dict
     for key, fn in enumerate(walk.nodes):
         for value in saved_values(fn) if orders.get(key, 0) < highest else ():
             if value.data is None:
-                return {position for position, _ in down}
+                return {position for position, _, _ in down}
             if value.data.grad_fn is not None:
                 outputs_saved.add((value.data.grad_fn, value.data.output_nr))
             elif value.data.requires_grad:
                 leaves_saved.add(id(value.data))
     return {
         position
-        for position, v in down
+        for position, _, v in down
         if (walk.nodes[v], walk.output_nr[position]) in outputs_saved or (v in leaves and id(leaves[v]) in leaves_saved)
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +35,10 @@ class SavedValue(NamedTuple):
 
 def saved_values(fn: Any) -> list[SavedValue]:
     """Every tensor that the node `fn` saved, freed ones too. Runs no hook and no user code."""
-    if isinstance(fn, torch._C._FunctionBase):
-        return _saved_by_function(fn)
     readers = _readers.get(type(fn))
     if readers is None:
+        if isinstance(fn, torch._C._FunctionBase):
+            return _saved_by_function(fn)
         readers = _readers[type(fn)] = _find_readers(type(fn))
     found = []
     for name, raw, unpack in readers:
@@ -52,9 +51,9 @@ def saved_values(fn: Any) -> list[SavedValue]:
             for index, item in enumerate(value):
                 if item is not None:
                     # The n-th of a list is unpacked by itself: none of these is a result of the node.
-                    found += _read(f"{name}[{index}]", item, item.unpack)
+                    found += _read(f"{name}[{index}]", item, _unpacked)
         elif value is not None:
-            found += _read(name, value, partial(unpack, fn))
+            found += _read(name, value, unpack, fn)
     return found
 
 
@@ -76,7 +75,7 @@ def _saved_by_function(fn: Any) -> list[SavedValue]:
         raw = ()
         found.append(SavedValue("saved_tensors", None, "freed", None))
     for index, item in enumerate(raw):
-        found += _read(f"saved_tensors[{index}]", item, item.unpack)
+        found += _read(f"saved_tensors[{index}]", item, _unpacked)
     for name, value in vars(fn).items():
         parts = value if type(value) in (list, tuple) else [value]
         for index, item in enumerate(parts):
@@ -86,23 +85,32 @@ def _saved_by_function(fn: Any) -> list[SavedValue]:
     return found
 
 
-def _read(name: str, raw: Any, unpack: Callable[[], Any]) -> tuple[SavedValue, ...]:
-    """The value behind one SavedTensor; nothing where nothing was saved (an input that needs no gradient)."""
+def _unpacked(raw: Any) -> Any:
+    return raw.unpack()
+
+
+def _read(name: str, raw: Any, unpack: Callable[[Any], Any], owner: Any = None) -> tuple[SavedValue, ...]:
+    """The value behind one SavedTensor; nothing where nothing was saved (an input that needs no gradient).
+
+    `unpack` is given `owner`, or `raw` itself.
+    """
     if raw.unpack_hook is not None:
         return (SavedValue(name, None, "packed", None),)
-    data = raw.data
     try:
         # There is no hook, so this runs no code of the user's. It tells a freed tensor from one that never was,
         # compares versions, and gives a node's own result its grad_fn back.
-        unpacked = unpack()
+        data = unpack(raw if owner is None else owner)
     except RuntimeError as error:
+        data = raw.data
         if data is None:
             return (SavedValue(name, None, "freed", None),)
         versions = _VERSIONS.search(str(error))
         if versions:
             return (SavedValue(name, data, "modified", int(versions[2]), int(versions[1])),)
-        unpacked = data  # a Python Function's own result, which only the engine can unpack
-    return () if unpacked is None else (SavedValue(name, unpacked, "live", _version(unpacked)),)
+        # What is left is a Python Function's own result, which only the engine can unpack.
+    if data is None:
+        return ()
+    return (SavedValue(name, data, "live", _version(data)),)
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -27,7 +27,7 @@ def trace(
     outputs: Any,
     params: ParamsLike | None = None,
     *,
-    lower: Sequence[Any] = (),
+    lower: Sequence[Any] | Tensor = (),
     names: Mapping[str, Tensor] | None = None,
 ) -> AutogradGraph:
     """Trace the autograd graph behind `outputs`, as it stands now.
@@ -71,7 +71,7 @@ def trace_in(
     outputs: Any,
     params: ParamsLike | None = None,
     *,
-    lower: Sequence[Any] = (),
+    lower: Sequence[Any] | Tensor = (),
     names: Mapping[str, Tensor] | None = None,
     made: Sequence[Made] = (),
 ) -> AutogradGraph:
@@ -91,8 +91,8 @@ def trace_in(
         nodes = walk.nodes[:count]
         live = Live(nodes, {key: _variable(fn) for key, fn in enumerate(nodes) if _is_leaf(fn)}, roots)
         _add_nodes(graph, nodes, walk.detached, live.leaves)
-        orders, recorded = orders_of(walk, [walk.keys(entry) for entry in lower_roots], made)
-        curved = curvature_edges(walk, count, orders, live.leaves)
+        orders, created = orders_of(walk, [walk.keys(entry) for entry in lower_roots], made)
+        curved = curvature_edges(walk, count, orders, created, live.leaves)
         keys = list(graph)  # one int object for each key
         for position, u, v in walk.edges(count):
             role = "curvature" if position in curved else "gradient"
@@ -100,7 +100,7 @@ def trace_in(
     orders = {key: order for key, order in orders.items() if key < count}
     for key, order in orders.items():
         graph.nodes[key]["order"] = order
-    if recorded:
+    if created is not None:
         for key in graph:
             graph.nodes[key]["provenance"] = "recorded"
     unreached = name_leaves(graph, live.leaves, named, namespace)
@@ -121,7 +121,7 @@ def trace_in(
     return graph
 
 
-def _as_sequence(lower: Any) -> Sequence[Any]:
+def _as_sequence(lower: Sequence[Any] | Tensor) -> Sequence[Any]:
     return [lower] if isinstance(lower, Tensor) else lower
 
 
@@ -147,20 +147,14 @@ def _gc_paused() -> Iterator[None]:
 def _add_nodes(graph: AutogradGraph, nodes: list[Node], detached: Sequence[int], leaves: dict[int, Tensor]) -> None:
     describe = _Descriptions()
     charges = Charges()
+    store: dict[int, dict[str, Any]] = graph._node  # type: ignore[attr-defined] # networkx's own, of our base class
     for key, fn in enumerate(nodes):
-        saved, saved_bytes = describe.saved(fn, charges)
-        graph.add_node(
-            key,
-            **{
-                **NODE_ATTRIBUTES,
-                "op": describe.op(fn),
-                "kind": describe.kind(fn),
-                "outputs": describe.outputs(fn),
-                "detached_slots": detached[key],
-                "saved": saved,
-                "saved_bytes": saved_bytes,
-            },
-        )
+        data = describe.template(fn).copy()
+        data["outputs"] = describe.outputs(fn)
+        data["detached_slots"] = detached[key]
+        data["saved"], data["saved_bytes"] = describe.saved(fn, charges)
+        graph.add_node(key)
+        store[key] = data  # add_node(key, **data) would copy it twice
     for key, variable in leaves.items():
         # After all nodes: what an operation saved is charged to the operation.
         graph.nodes[key]["storage"], _ = charges.charge(storages_of(variable))
@@ -179,67 +173,73 @@ class _Descriptions:
     """JSON descriptions of nodes. Equal ones are one object, so that a million nodes stay small."""
 
     def __init__(self) -> None:
-        self._ops: dict[str, str] = {}
-        self._kinds: dict[type, str] = {}
+        self._templates: dict[tuple[str, type], dict[str, Any]] = {}
         self._outputs: dict[Any, list[dict[str, Any]]] = {}
         self._saved: dict[tuple[int, ...], list[dict[str, Any]]] = {}
         self._shared: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._shapes: dict[torch.Size, list[int]] = {}
         self._dtypes: dict[torch.dtype, str] = {}
 
-    def op(self, fn: Any) -> str:
+    def template(self, fn: Any) -> dict[str, Any]:
+        """All attributes, with those filled in that nodes of one type and name share."""
         # A Python Function may carry a ctx.name of the user's own, which hides name().
         name = type(fn).__name__ if isinstance(fn, torch._C._FunctionBase) else fn.name()
-        known = self._ops.get(name)
+        known = self._templates.get((name, type(fn)))
         if known is None:
-            known = self._ops[name] = name.removeprefix("torch::autograd::")
-        return known
-
-    def kind(self, fn: Any) -> str:
-        known = self._kinds.get(type(fn))
-        if known is None:
-            known = self._kinds[type(fn)] = _kind(fn, self.op(fn))
+            op = name.removeprefix("torch::autograd::")
+            known = self._templates[name, type(fn)] = {**NODE_ATTRIBUTES, "op": op, "kind": _kind(fn, op)}
         return known
 
     def outputs(self, fn: Any) -> list[dict[str, Any]]:
-        metadata = fn._input_metadata
         # A nested tensor's shape is ragged, and asking for it raises.
-        key = tuple((None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in metadata)
+        key = tuple(
+            [(None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in fn._input_metadata]
+        )
         known = self._outputs.get(key)
         if known is None:
             known = self._outputs[key] = [self._described(*one) for one in key]
         return known
 
     def saved(self, fn: Any, charges: Charges) -> tuple[list[dict[str, Any]], int]:
+        values = saved_values(fn)
+        if not values:
+            return NODE_ATTRIBUTES["saved"], 0
         entries = []
         total = 0
-        for value in saved_values(fn):
-            number, fresh = (None, 0) if value.data is None else charges.charge(storages_of(value.data))
+        for value in values:
+            entry, fresh = self._entry(value, charges)
+            entries.append(entry)
             total += fresh
-            entry = self._entry(value, number)
-            # A storage never seen before has no equal descriptor yet.
-            entries.append(entry if fresh else self._shared.setdefault(tuple(map(_hashable, entry.values())), entry))
-        if not entries:
-            return NODE_ATTRIBUTES["saved"], 0
         if not total:
             entries = self._saved.setdefault(tuple(map(id, entries)), entries)
         return entries, total
 
-    def _entry(self, value: SavedValue, storage: int | None) -> dict[str, Any]:
-        tensor = value.data
-        strided = tensor is not None and tensor.layout is torch.strided
+    def _entry(self, value: SavedValue, charges: Charges) -> tuple[dict[str, Any], int]:
+        name, tensor, state, version, current = value
+        if tensor is None:
+            shape = dtype = size = number = None
+            fresh = 0
+        else:
+            number, fresh = charges.charge(storages_of(tensor))
+            strided = tensor.layout is torch.strided
+            shape = self._shape(tensor.shape) if strided or not tensor.is_nested else None
+            dtype = self._dtype(tensor.dtype)
+            size = tensor.nbytes if strided else _bytes(tensor)
         entry = {
-            "name": value.name,
-            "shape": None if tensor is None or tensor.is_nested else self._shape(tensor.shape),
-            "dtype": None if tensor is None else self._dtype(tensor.dtype),
-            "bytes": None if tensor is None else tensor.nbytes if strided else _bytes(tensor),
-            "storage": storage,
-            "state": value.state,
-            "version": value.version,
+            "name": name,
+            "shape": shape,
+            "dtype": dtype,
+            "bytes": size,
+            "storage": number,
+            "state": state,
+            "version": version,
         }
-        if value.current_version is not None:
-            entry["current_version"] = value.current_version
-        return entry
+        if current is not None:
+            entry["current_version"] = current
+        if fresh:  # a storage never seen before has no equal entry yet
+            return entry, fresh
+        # Equal shapes are one object, see _shape.
+        return self._shared.setdefault((name, id(shape), dtype, size, number, state, version, current), entry), 0
 
     def _shape(self, shape: torch.Size) -> list[int]:
         known = self._shapes.get(shape)
@@ -259,10 +259,6 @@ class _Descriptions:
             "dtype": self._dtype(dtype),
             "device": str(device),
         }
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _bytes(tensor: Tensor) -> int:
