@@ -19,7 +19,7 @@ __all__ = ["dot_of", "quoted"]
 _LEGEND_WIDTH = 480.0  # points; longer legends take another row
 _LEGEND_HEIGHT = 17.0
 
-_SHAPES = {"leaf": "box", "op": "box", "custom": "hexagon", "opaque": "box3d", "blocked": "octagon", "root": "box"}
+_SHAPES = {"leaf": "box", "op": "box", "custom": "note", "opaque": "box3d", "blocked": "octagon", "root": "box"}
 _LEGEND_TEXTS = {
     "leaf": "leaf",
     "copy": "leaf, used again",
@@ -191,7 +191,9 @@ def _legend_boxes(picture: Picture, theme: Theme) -> Iterator[_Entry]:
         examples.items(), key=lambda item: (places.index(item[0]) if item[0] in places else -1, item[0])
     )
     for index, (text, box) in enumerate(order_first):
-        width = text_width(text, DETAIL_PT) + (44 if box.category in ("blocked", "custom") else 14)
+        width = text_width(text, DETAIL_PT) + (
+            44 if box.category == "blocked" else 20 if box.category in ("custom", "opaque") else 14
+        )
         category = "op" if text.startswith("order") else box.category
         shown = Box("", (), category, box.order, width, 0, copy=box.copy, alert=category == "blocked")
         look = _look(shown, picture.measure, theme) | {"label": quoted(text), "width": _inches(width)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 _LONGEST = 34  # characters of one line; about 170 pt
+_FOLDER = re.compile(r"[/\\]")
 _MOST_ENTRIES = 6  # of a list that a box spells out
 
 Role = Literal["head", "detail", "note", "alert"]
@@ -128,11 +130,14 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
         yield Line(_outputs(outputs, show))
     if name and data.get("kind") != "leaf":
         yield Line(f"= {name}", "note")
-    call = f" (call {data['module_call']})" if data.get("module_call") else ""
     if data.get("module") and data.get("kind") != "leaf":
-        yield Line(f"module {data['module']}{call}")
+        call = f" #{data['module_call']}" if data.get("module_call") else ""
+        where = f"{data['module']}{call}"
+        yield Line(f"module {where}" if len(where) <= _LONGEST - 7 else where)
     if data.get("source"):
-        yield Line(str(data["source"]))
+        # Where there is no room for the path, the file's own name and the function tell more than its ends.
+        source = str(data["source"])
+        yield Line(source if len(source) <= _LONGEST else "…/" + _FOLDER.split(source)[-1])
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]], show: Show) -> str:

@@ -99,11 +99,11 @@ def box(key: str, lines: list[Line], category: str, order: int, **more: Any) -> 
     )
     width = max(widths) + 2 * _PADDING[0]
     height = len(texts) * _LINE_PT + 2 * _PADDING[1]
-    # An octagon and a box seen from above lose room at their corners.
+    # An octagon loses room at its corners, a note and a cube at one of them.
     if category == "blocked":
-        width, height = width * 1.08 + 10, height * 1.25
+        width, height = width * 1.12 + 10, height * 1.25
     elif category == "custom":
-        width, height = width + 16, height + 6
+        width += 8
     elif category == "opaque":
         width, height = width + 10, height + 6
     return Box(key, texts, category, order, math.ceil(width), math.ceil(height), full=full, **more)

@@ -79,7 +79,12 @@ def sample() -> AutogradGraph:
         "accumulated": [{"pass": 1, "contribution": 2.0, "total": 2.0}, {"pass": 2, "contribution": 1.0, "total": 3.0}],
         "hessian_diagonal": {**diagonal, "negative": 2, "zeros": 0, "stderr": None},
     }
-    hostile: dict[str, Any] = {"kind": "leaf", "op": "AccumulateGrad", "name": '<script>"\\N":&amp;</script>', "outputs": [out(3)]}
+    hostile: dict[str, Any] = {
+        "kind": "leaf",
+        "op": "AccumulateGrad",
+        "name": '<script>"\\N":&amp;</script>',
+        "outputs": [out(3)],
+    }
     nodes: list[dict[str, Any]] = [
         {"op": "SumBackward0", "order": 1, "outputs": [out()], "name": "penalty", "gradient": [stats(1.0, numel=1)]},
         {

@@ -101,6 +101,38 @@ def test_nothing_is_clipped_and_nothing_overlaps(name: str, engine: str) -> None
         assert bottom + float(shift[2]) <= float(size[4])
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("lines", [1, 3, 9])
+def test_texts_stay_within_the_corners_of_every_shape(engine: str, lines: int) -> None:
+    long = [{"name": "x" * 60, "module": "m" * 60, "source": "s" * 60}, {}][lines == 1]
+    many = [{"pass": n, "contribution": 1.2345e-8, "total": 1.2345e-8} for n in range(lines - 1)] if lines > 3 else None
+    kinds = [
+        {"op": f"Op{kind}" * 5, "kind": kind, "outputs": [], "accumulated": many, "gradient": [], **long}
+        for kind in ("op", "custom", "opaque", "blocked", "leaf")
+    ]
+    svg = to_svg(made(kinds, [(n, n + 1) for n in range(4)]), engine=engine)
+    for group in ElementTree.fromstring(svg).iter(f"{SVG}g"):
+        outline = group.find(f"{SVG}polygon")
+        if outline is None or not group.get("id", "").startswith("n"):
+            continue
+        points = [tuple(map(float, point.split(","))) for point in str(outline.get("points")).split()]
+        for text in group.iter(f"{SVG}text"):
+            x, y = float(text.get("x", "nan")), float(text.get("y", "nan"))
+            half = text_width(text.text or "", float(text.get("font-size", "0")), text.get("font-weight") == "bold") / 2
+            for corner in [(x - half, y - 6), (x + half, y - 6), (x - half, y + 1), (x + half, y + 1)]:
+                assert inside(corner, points), text.text
+
+
+def inside(point: tuple[float, float], polygon: list[tuple[float, ...]]) -> bool:
+    """Whether a ray from the point to the right crosses the outline an odd number of times."""
+    x, y = point
+    crossings = 0
+    for (x1, y1), (x2, y2) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+        if (y1 > y) != (y2 > y):
+            crossings += x < (x2 - x1) * (y - y1) / (y2 - y1) + x1
+    return crossings % 2 == 1
+
+
 @pytest.mark.needs_dot
 @pytest.mark.skipif(shutil.which("dot") is None, reason="no Graphviz installed")
 @pytest.mark.parametrize("name", GALLERY)
