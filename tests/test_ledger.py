@@ -200,7 +200,7 @@ def test_a_nested_backward_inside_autograd_grad_is_a_pass() -> None:
 
     x = torch.ones((), requires_grad=True)
     with watch(w) as ledger:
-        torch.autograd.grad(Inner.apply(x), x)  # type: ignore[no-untyped-call]
+        torch.autograd.grad(Inner.apply(x), x)
     assert [float(_some(entry.contribution)) for entry in ledger["w"]] == [3.0]
 
 

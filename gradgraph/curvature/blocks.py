@@ -128,4 +128,4 @@ def _block_row(
                 if one is not None:
                     result[column][start : start + count] = one.detach()
             bar.advance(count)
-    return {column: block.view(*tensor.shape, *order.tensors[column].shape) for column, block in result.items()}
+    return {column: block.view((*tensor.shape, *order.tensors[column].shape)) for column, block in result.items()}

@@ -50,6 +50,8 @@ def chunk_for(gradient: Tensor, chunk_size: int | None, memory: int | None) -> t
         if chunk_size < 1:
             raise InputError(f"chunk_size expected a positive number of rows, or None; got {chunk_size}.")
         return min(chunk_size, max(1, gradient.numel())), "chunk_size was given"
+    if gradient.numel() == 0:
+        return 1, "it has no entries"
     row = bytes_per_row(gradient)
     share = budget(memory, gradient.device)
     fitting = share // row

@@ -6,6 +6,8 @@ from types import TracebackType
 
 __all__ = ["Progress"]
 
+_DELAY = 1.0  # seconds
+
 
 class Progress:
     """Counts rows, on a bar that appears after one second.
@@ -17,12 +19,12 @@ class Progress:
     """
 
     def __init__(self, total: int, what: str, wanted: bool | None) -> None:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
 
         notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
         # With disable=None tqdm asks whether the stream is a terminal; a notebook's is not, and shows bars well.
         disable = not wanted if wanted is not None else False if notebook else None
-        self._bar = tqdm(total=total, desc=what, unit="row", delay=1, disable=disable, leave=False)
+        self._bar = tqdm(total=total, desc=what, unit="row", delay=_DELAY, disable=disable, leave=False)
 
     def advance(self, rows: int) -> None:
         """`rows` more are done."""

@@ -91,8 +91,7 @@ def _attempt(
         plan.passes += 1
         if count > 1 and not plan.checked:
             reset()
-            plan.passes += 1
-            if not _agrees(gradient, inputs, start, rows):
+            if not _agrees(gradient, inputs, start, rows, plan):
                 return None, "vmap gave another row than a pass of its own"
             plan.checked = True
     except (RuntimeError, MemoryError) as error:
@@ -135,12 +134,13 @@ def _grads_batched(gradient: Tensor, inputs: Sequence[Tensor], basis: Tensor) ->
 _WAYS = (_vmapped, _grads_batched)
 
 
-def _agrees(gradient: Tensor, inputs: Sequence[Tensor], start: int, rows: Rows) -> bool:
+def _agrees(gradient: Tensor, inputs: Sequence[Tensor], start: int, rows: Rows, plan: Plan) -> bool:
     """Whether the largest of `rows` is what a pass of its own gives, to rounding."""
-    sizes = [row.detach().flatten(1).abs().sum(1) for row in rows if row is not None and row.numel()]
+    sizes = [row.reshape(len(row), -1).abs().sum(1) for row in rows if row is not None and row.numel()]
     if not sizes:
         return True
     at = int(torch.stack(sizes).sum(0).nan_to_num(posinf=0.0).argmax())
+    plan.passes += 1
     alone = _alone(gradient, inputs, one_hots(gradient, start + at, 1))
     for row, one in zip(rows, alone, strict=True):
         if (row is None) != (one is None):

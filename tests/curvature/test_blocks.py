@@ -1,0 +1,136 @@
+"""Blocks of the Hessian, and its products with vectors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradgraph import hessian, hessian_diagonal, hvp
+from gradgraph.errors import InputError
+from tests.curvature.losses import LOSSES, Cube, full_hessian, leaves
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_equals_torchs_own_hessian(name: str) -> None:
+    torch.manual_seed(0)
+    loss, params = LOSSES[name]()
+    expected = full_hessian(loss, params)
+    tensors = leaves(params)
+    value = loss(tensors)
+    blocks = hessian(value, tensors)
+    full = hessian(value, tensors, blocks="full")
+    vector = {key: torch.randn_like(tensor) for key, tensor in params.items()}
+    products = hvp(value, tensors, vector)
+    for i, tensor in tensors.items():
+        assert blocks[i].shape == (*tensor.shape, *tensor.shape)
+        torch.testing.assert_close(blocks[i], expected[i][i], rtol=1e-11, atol=1e-11)
+        for j in tensors:
+            torch.testing.assert_close(full[i][j], expected[i][j], rtol=1e-11, atol=1e-11)
+        assert tensor.grad is None
+    size = sum(tensor.numel() for tensor in params.values())
+    matrix = full.matrix()
+    assert matrix.shape == (size, size)
+    flat = torch.cat([vector[key].reshape(-1) for key in params])
+    product = torch.cat([products[key].reshape(-1) for key in params])
+    torch.testing.assert_close(product, matrix @ flat, rtol=1e-11, atol=1e-11)
+
+
+def test_against_func_hessian() -> None:
+    torch.manual_seed(0)
+    loss, params = LOSSES["mlp"]()
+    tensors = leaves(params)
+    expected: Any = torch.func.jacrev(torch.func.jacrev(loss))(params)
+    full = hessian(loss(tensors), tensors, blocks="full", chunk_size=3)
+    for i in params:
+        for j in params:
+            torch.testing.assert_close(full[i][j], expected[i][j], rtol=1e-11, atol=1e-12)
+
+
+def test_matrix_of_one_block_and_of_all() -> None:
+    x, y = torch.ones(2, requires_grad=True), torch.ones(1, requires_grad=True)
+    loss = (x**3).sum() * y.sum()
+    blocks = hessian(loss, {"x": x, "y": y})
+    assert blocks.matrix("x").tolist() == [[6.0, 0.0], [0.0, 6.0]]
+    with pytest.raises(InputError, match=r'the whole matrix needs the blocks between parameters: .*blocks="full"'):
+        blocks.matrix()
+    full = hessian(loss, {"x": x, "y": y}, blocks="full")
+    assert full.matrix().tolist() == [[6.0, 0.0, 3.0], [0.0, 6.0, 3.0], [3.0, 3.0, 0.0]]
+    assert full.matrix("y").tolist() == [[0.0]]
+    assert hessian(loss, x).matrix().tolist() == [[6.0, 0.0], [0.0, 6.0]]
+    assert repr(full) == "<HessianBlocks, full: x: 2 × 2, y: 1 × 1>"
+    assert repr(blocks) == "<HessianBlocks, one block a parameter: x: 2 × 2, y: 1 × 1>"
+
+
+def test_two_to_one_map_of_the_seeds() -> None:
+    x = torch.tensor([0.0, 1.0], requires_grad=True)
+    weight = torch.tensor([0.5596, 0.1991])
+    y = x @ weight + 0.0408 + (x**3).sum()
+    assert y.item() == pytest.approx(1.2399, abs=1e-4)
+    assert hessian(y, x)["x"].tolist() == [[0.0, 0.0], [0.0, 6.0]]
+    assert hessian_diagonal(y, x)["x"].tolist() == [0.0, 6.0]
+
+
+def test_blocks_of_unreached_and_linear_parameters_are_zeros() -> None:
+    x, linear, unused = (torch.ones(2, requires_grad=True) for _ in range(3))
+    full = hessian((x**2).sum() + linear.sum(), {"x": x, "linear": linear, "unused": unused}, blocks="full")
+    assert torch.count_nonzero(full.matrix()) == 2
+    product = hvp((x**2).sum() + linear.sum(), {"x": x, "linear": linear, "unused": unused}, [torch.ones(2)] * 3)
+    assert {name: one.tolist() for name, one in product.items()} == {
+        "x": [2.0, 2.0],
+        "linear": [0.0, 0.0],
+        "unused": [0.0, 0.0],
+    }
+    assert hvp(linear.sum(), linear, torch.ones(2))["linear"].tolist() == [0.0, 0.0]
+
+
+def test_a_function_that_no_vmap_follows() -> None:
+    x = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    loss = Cube.apply(x).sum() * x.sum()
+    expected = hessian((x**3).sum() * x.sum(), x)
+    torch.testing.assert_close(hessian(loss, x)["x"], expected["x"])
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
+def test_quadratic_forms(m: int, n: int, seed: int) -> None:
+    """d² of ½ vᵀ A v is A, in blocks, whatever the shapes."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(m + n, m + n, generator=generator, dtype=torch.float64)
+    a = half + half.t()
+    x = torch.randn(m, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(n, 1, generator=generator, dtype=torch.float64, requires_grad=True)
+    v = torch.cat([x, y.view(-1)])
+    loss = v @ a @ v / 2
+    torch.testing.assert_close(hessian(loss, [x, y], blocks="full").matrix(), a)
+    diagonal = hessian_diagonal(loss, [x, y], chunk_size=2)
+    torch.testing.assert_close(torch.cat([diagonal["x"], diagonal["y"].view(-1)]), a.diagonal())
+    direction = [torch.randn(m, dtype=torch.float64, generator=generator), torch.ones(n, 1, dtype=torch.float64)]
+    product = hvp(loss, [x, y], direction)
+    expected = a @ torch.cat([one.view(-1) for one in direction])
+    torch.testing.assert_close(torch.cat([product["x"], product["y"].view(-1)]), expected)
+
+
+def test_vectors_that_do_not_fit() -> None:
+    x, y = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    loss = (x**2).sum() * (y**2).sum()
+    params = {"x": x, "y": y}
+    with pytest.raises(InputError, match="it lacks 'y'"):
+        hvp(loss, params, {"x": torch.ones(2)})
+    with pytest.raises(InputError, match="it has 'z', which is no parameter"):
+        hvp(loss, params, {"x": torch.ones(2), "y": torch.ones(3), "z": torch.ones(1)})
+    with pytest.raises(InputError, match="vector expected 2 tensors, one per parameter in their order, got 1"):
+        hvp(loss, params, torch.ones(2))
+    described = "vector's tensor for 'y' expected float32 of shape [3] on cpu, got float32 of shape [2] on cpu"
+    with pytest.raises(InputError, match=re.escape(described)):
+        hvp(loss, params, [torch.ones(2), torch.ones(2)])
+    with pytest.raises(InputError, match="got float64 of shape"):
+        hvp(loss, params, [torch.ones(2), torch.ones(3, dtype=torch.float64)])
+    with pytest.raises(InputError, match="vector expected a tensor for 'x', got float"):
+        hvp(loss, params, [1.0, 2.0])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="blocks expected 'parameter' or 'full', got 'all'"):
+        hessian(loss, params, blocks="all")  # type: ignore[arg-type]
