@@ -9,7 +9,8 @@ forward would run again), so it is read only where there is none, to learn wheth
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -48,10 +49,7 @@ def saved_values(fn: Any) -> list[SavedValue]:
             found.append(SavedValue(name, None, "freed", None))
             continue
         if isinstance(value, (tuple, list)):
-            for index, item in enumerate(value):
-                if item is not None:
-                    # The n-th of a list is unpacked by itself: none of these is a result of the node.
-                    found += _read(f"{name}[{index}]", item, _unpacked)
+            found += _read_list(name, value, partial(unpack, fn))
         elif value is not None:
             found += _read(name, value, unpack, fn)
     return found
@@ -69,13 +67,10 @@ def _saved_by_function(fn: Any) -> list[SavedValue]:
     """What a Python Function saved: by save_for_backward, and as tensors put on its ctx."""
     found: list[SavedValue] = []
     try:
-        raw = fn._raw_saved_tensors or ()
+        found += _read_list("saved_tensors", fn._raw_saved_tensors or (), lambda: fn.saved_tensors)
     except RuntimeError:
         # After its backward it forgets even how many tensors it saved, if any.
-        raw = ()
         found.append(SavedValue("saved_tensors", None, "freed", None))
-    for index, item in enumerate(raw):
-        found += _read(f"saved_tensors[{index}]", item, _unpacked)
     for name, value in vars(fn).items():
         parts = value if type(value) in (list, tuple) else [value]
         for index, item in enumerate(parts):
@@ -85,32 +80,49 @@ def _saved_by_function(fn: Any) -> list[SavedValue]:
     return found
 
 
-def _unpacked(raw: Any) -> Any:
-    return raw.unpack()
-
-
-def _read(name: str, raw: Any, unpack: Callable[[Any], Any], owner: Any = None) -> tuple[SavedValue, ...]:
-    """The value behind one SavedTensor; nothing where nothing was saved (an input that needs no gradient).
-
-    `unpack` is given `owner`, or `raw` itself.
-    """
+def _read(name: str, raw: Any, unpack: Callable[[Any], Any], fn: Any) -> tuple[SavedValue, ...]:
+    """The value behind one SavedTensor of `fn`; nothing where nothing was saved (an input that needs no gradient)."""
     if raw.unpack_hook is not None:
         return (SavedValue(name, None, "packed", None),)
     try:
         # There is no hook, so this runs no code of the user's. It tells a freed tensor from one that never was,
         # compares versions, and gives a node's own result its grad_fn back.
-        data = unpack(raw if owner is None else owner)
+        data = unpack(fn)
     except RuntimeError as error:
-        data = raw.data
-        if data is None:
-            return (SavedValue(name, None, "freed", None),)
-        versions = _VERSIONS.search(str(error))
-        if versions:
-            return (SavedValue(name, data, "modified", int(versions[2]), int(versions[1])),)
-        # What is left is a Python Function's own result, which only the engine can unpack.
+        return (_unreadable(name, raw, error),)
     if data is None:
         return ()
     return (SavedValue(name, data, "live", _version(data)),)
+
+
+def _read_list(name: str, raws: Sequence[Any], unpack: Callable[[], Any]) -> list[SavedValue]:
+    """The values behind a list of SavedTensors, which torch unpacks all at once."""
+    held = [(f"{name}[{index}]", raw) for index, raw in enumerate(raws) if raw is not None]
+    if any(raw.unpack_hook is not None for _, raw in held):
+        error = RuntimeError("unpacking the list would run a hook")
+    else:
+        try:
+            values = unpack()
+        except RuntimeError as raised:
+            error = raised
+        else:
+            found = [(f"{name}[{index}]", data) for index, data in enumerate(values)]
+            return [SavedValue(label, data, "live", _version(data)) for label, data in found if data is not None]
+    return [_unreadable(label, raw, error) for label, raw in held if raw.data is not None]
+
+
+def _unreadable(name: str, raw: Any, error: RuntimeError) -> SavedValue:
+    """What is known of a SavedTensor that cannot be unpacked, alone or with its list, because of `error`."""
+    data = raw.data
+    if raw.unpack_hook is not None:
+        return SavedValue(name, None, "packed", None)
+    if data is None:
+        return SavedValue(name, None, "freed", None)
+    versions = _VERSIONS.search(str(error))
+    # Of a list, the error is about the one that has the version it tells.
+    if versions and _version(data) == int(versions[1]):
+        return SavedValue(name, data, "modified", int(versions[2]), int(versions[1]))
+    return SavedValue(name, data, "live", _version(data))
 
 
 def _version(tensor: Tensor) -> int | None:
