@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from inspect import CO_OPTIMIZED
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -18,14 +17,15 @@ from gradgraph.errors import InputError
 from gradgraph.gradients import Gradients, capture
 from gradgraph.graph import AutogradGraph
 from gradgraph.orders import Made
+from gradgraph.params import locals_of
 from gradgraph.passes import Pass
 from gradgraph.tracer import trace_in
 
 __all__ = ["LastPass", "Orders", "variables"]
 
 _MOST_INTERVALS = 10_000  # per thread: a MAML of as many inner steps; older nodes fall back to what names prove
-_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(str(file)), "") for file in (torch.__file__, __file__))
 _READ_LOCALS = {"locals", "vars", "dir", "eval", "exec"}
+_NOT_THE_USERS = tuple(os.path.join(os.path.dirname(str(file)), "") for file in (torch.__file__, __file__))
 
 
 class Orders:
@@ -188,9 +188,8 @@ def variables(main: ModuleType) -> dict[str, Any]:
     known = {id(value) for value in found.values()}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
-        if code.co_flags & CO_OPTIMIZED and not code.co_filename.startswith(_NOT_THE_USERS):
-            for name, value in _locals_of(frame).items():
+        if not frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+            for name, value in _reached_from(frame).items():
                 if name not in found and id(value) not in known:
                     found[name] = value
                     known.add(id(value))
@@ -198,17 +197,11 @@ def variables(main: ModuleType) -> dict[str, Any]:
     return found
 
 
-def _locals_of(frame: FrameType) -> dict[str, Any]:
-    """The local variables of `frame`, and the attributes of its `self`; the frame is left as it was."""
-    if sys.version_info >= (3, 13):
-        found = dict(frame.f_locals)
-    elif _READ_LOCALS.isdisjoint(frame.f_code.co_names):
-        # Asking for f_locals fills a dict that stays in the frame, and would keep alive what the function deletes.
-        local = frame.f_locals
-        found = dict(local)
-        local.clear()
-    else:
-        return {}  # that dict is the function's own, from its locals()
+def _reached_from(frame: FrameType) -> dict[str, Any]:
+    """The local variables of `frame`, and the attributes of its `self`."""
+    if sys.version_info < (3, 13) and not _READ_LOCALS.isdisjoint(frame.f_code.co_names):
+        return {}  # asking would refresh the dict that the function got from locals()
+    found = locals_of(frame)
     own = getattr(found.get("self"), "__dict__", {})
     found.update({f"self.{name}": value for name, value in own.items() if not name.startswith("_")})
     return found

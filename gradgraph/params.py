@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import CO_OPTIMIZED
+from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gradgraph.errors import InputError
 
-__all__ = ["Named", "ParamsLike", "caller_namespace", "named_tensors", "names_in"]
+__all__ = ["Named", "ParamsLike", "caller_namespace", "locals_of", "named_tensors", "names_in"]
 
 #: A `Module`, several (a list, or a mapping from name), an optimizer, a mapping from name to tensor, or an iterable
 #: of tensors or of (name, tensor).
@@ -25,8 +25,6 @@ ParamsLike: TypeAlias = (
     | Mapping[str, nn.Module | Tensor]
     | Iterable[nn.Module | Tensor | tuple[str, Tensor]]
 )
-
-_READ_LOCALS = frozenset({"locals", "vars", "dir", "eval", "exec"})  # hand out a frame's own dict of its locals
 
 _LARGEST_SEARCHED = 10_000  # entries of a container that names are looked for in
 
@@ -151,10 +149,20 @@ def names_in(namespace: Mapping[str, Any]) -> dict[int, str]:
 def caller_namespace(depth: int = 1) -> dict[str, Any]:
     """Variables that the caller of the function that calls this sees: its globals, hidden by its locals."""
     frame = sys._getframe(depth + 1)
+    return {**frame.f_globals, **locals_of(frame)}
+
+
+def locals_of(frame: FrameType) -> dict[str, Any]:
+    """The variables of a running function, which keeps none alive for it; nothing for a module, whose are globals.
+
+    Before Python 3.13 a function keeps, once asked, a dict with copies of its variables, and so would keep alive what
+    it deletes later. The dict is emptied again, unless the function holds it itself, from its own `locals()`.
+    """
+    if not frame.f_code.co_flags & CO_OPTIMIZED:
+        return {}
     variables = frame.f_locals
-    found = {**frame.f_globals, **variables}
-    # Before Python 3.13 a running function keeps, once asked, a dict with copies of its variables, and so would keep
-    # alive what it deletes later. Three references: the frame's, ours, and the argument of getrefcount itself.
-    if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED and sys.getrefcount(variables) <= 3:
+    found = dict(variables)
+    # Three references: the frame's, ours, and the argument of getrefcount itself.
+    if sys.version_info < (3, 13) and sys.getrefcount(variables) <= 3:
         variables.clear()
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import Any
 
@@ -98,20 +99,16 @@ def test_the_callers_variables() -> None:
 
 
 def test_asking_for_names_keeps_no_variable_alive() -> None:
-    mine = torch.ones(1)
-    alive = weakref.ref(mine)
-    snapshot = locals()
-    named_tensors([torch.ones(1)], caller_namespace(0))
-    assert "mine" in snapshot  # a dict of the program's own is left alone
-    del snapshot
+    local = torch.ones(1)
+    alive = weakref.ref(local)
+    assert caller_namespace(0)["local"] is local
+    del local
+    assert alive() is None
 
-    def inner() -> weakref.ref[torch.Tensor]:
-        local = torch.ones(1)
-        found = weakref.ref(local)
-        caller_namespace(0)
-        del local
-        assert found() is None
-        return found
 
-    inner()
-    assert alive() is mine
+def test_a_functions_own_locals_dict_is_not_emptied() -> None:
+    mine = locals()
+    kept = torch.ones(1)
+    assert caller_namespace(0)["kept"] is kept
+    if sys.version_info < (3, 13):  # since then a dict of its own at each call
+        assert mine["kept"] is kept
