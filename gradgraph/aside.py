@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.passes import unobserved
 from gradgraph.saved import saved_values
+from gradgraph.teardown import lay_fuses
+from gradgraph.walk import Walk
 
 __all__ = ["aside", "hooks_suspended", "reachable"]
 
@@ -68,7 +70,8 @@ def _retained_grads_kept(roots: Sequence[Node]) -> Iterator[Callable[[], None]]:
 def _retained(roots: Sequence[Node]) -> list[Tensor]:
     """The tensors behind `roots` that `retain_grad()` was called on. No node tells, but gc knows every tensor."""
     kinds = _subclasses(Tensor)
-    found = [one for one in gc.get_objects() if type(one) in kinds and one.retains_grad]
+    with torch._C.DisableTorchFunctionSubclass():  # asking must not run a subclass's own code
+        found = [one for one in gc.get_objects() if type(one) in kinds and one.retains_grad]
     if found:
         inside = set(reachable(roots))
         found = [tensor for tensor in found if not tensor.is_leaf and tensor.grad_fn in inside]
@@ -102,15 +105,11 @@ def hooks_suspended(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 
 def reachable(roots: Iterable[Node]) -> list[Node]:
-    """Every node behind `roots`, each once, roots first. Iterative."""
-    seen = dict.fromkeys(roots)
-    nodes = list(seen)
-    for fn in nodes:  # grows while it is walked
-        for child, _ in fn.next_functions:
-            if child is not None and child not in seen:
-                seen[child] = None
-                nodes.append(child)
-    return nodes
+    """Every node behind `roots`, each once, roots first."""
+    walk = Walk()
+    walk.follow([GradientEdge(root, 0) for root in roots])
+    lay_fuses(walk)
+    return walk.nodes
 
 
 def _explained(error: Exception, what: str, roots: Sequence[Node], again: str) -> GradGraphError | None:

@@ -17,8 +17,8 @@ PACKAGE = Path(gradgraph.__file__).parent
 TIERS = [
     ["errors"],
     ["graph", "measure", "outputs", "params", "passes", "program", "saved", "walk"],
-    ["aside", "labels", "leaves", "orders", "teardown"],
-    ["tracer", "watching"],
+    ["labels", "leaves", "orders", "teardown"],
+    ["aside", "tracer", "watching"],
     ["ledger"],
     ["curvature", "gradients", "readwrite"],
     ["render"],
@@ -77,6 +77,11 @@ def test_help_needs_click_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_module_walks() -> None:
+    walkers = {path.name for path in FILES if ".next_functions" in path.read_text().replace("`u.next_functions`", "")}
+    assert walkers == {"walk.py"}
 
 
 def test_the_public_names_are_all_there() -> None:
