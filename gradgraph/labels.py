@@ -12,7 +12,7 @@ from gradgraph.errors import InputError
 from gradgraph.graph import AutogradGraph
 from gradgraph.params import ParamsLike, named_tensors
 
-__all__ = ["Recall", "keys_of", "labelled", "recall"]
+__all__ = ["Recall", "gone", "keys_of", "labelled", "recall"]
 
 #: Gives a tensor back while the program still holds it. A result must not keep a model alive.
 Recall = Callable[[], "Tensor | None"]
@@ -48,22 +48,25 @@ def recall(tensor: Tensor) -> Recall:
     return reference
 
 
+def gone() -> Tensor | None:
+    """The way back to a tensor of another process."""
+    return None
+
+
 def keys_of(graph: AutogradGraph, tensors: Mapping[str, Recall], what: str) -> dict[str, int]:
     """Key of the leaf of `graph` that each of `tensors` is: the very tensor in a live graph, else the same name.
 
     Raises:
         InputError: none of them is a leaf of the graph.
     """
-    if graph.is_live:
-        by_tensor = {id(variable): key for key, variable in graph.live.leaves.items()}
-        found = {
-            name: by_tensor[id(tensor)]
-            for name, again in tensors.items()
-            if (tensor := again()) is not None and id(tensor) in by_tensor
-        }
-    else:
-        by_name = {name: key for key, name in graph.leaves().items()}
-        found = {name: by_name[name] for name in tensors if name in by_name}
+    by_name: dict[str, int] = {name: key for key, name in graph.leaves().items()}
+    by_tensor = {id(variable): key for key, variable in graph.live.leaves.items()} if graph.is_live else {}
+    found: dict[str, int] = {}
+    for name, again in tensors.items():
+        tensor = again() if graph.is_live else None
+        key = by_name.get(name) if tensor is None else by_tensor.get(id(tensor))
+        if key is not None:
+            found[name] = key
     if not found:
         how = "tensor" if graph.is_live else "name"
         raise InputError(

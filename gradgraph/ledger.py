@@ -7,119 +7,24 @@ A pass's contribution is what reaches the leaf's AccumulateGrad node, after tens
 from __future__ import annotations
 
 import threading
-from array import array
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradgraph.entries import LedgerEntry, LedgerPass, as_text
 from gradgraph.errors import InputError
 from gradgraph.graph import AutogradGraph
 from gradgraph.labels import keys_of, labelled, recall
 from gradgraph.measure import norm
 from gradgraph.params import ParamsLike, caller_namespace
-from gradgraph.passes import Pass, observe
+from gradgraph.passes import Observation, Pass, observe
 from gradgraph.watching import Carried, Watched
 
 __all__ = ["Ledger", "LedgerEntry", "LedgerPass", "watch"]
-
-
-class LedgerEntry(NamedTuple):
-    """What one pass did to one leaf. Norms are 2-norms.
-
-    Attributes:
-        pass_number: the pass, from 1.
-        contribution: what the pass added, detached; None where no gradient reached the leaf (which is not zero), and
-            where `keep` has dropped it.
-        total: `.grad` after the pass, detached; None where it is None, and where `keep` has dropped it.
-        contribution_norm: of the contribution; None where no gradient reached the leaf.
-        total_norm: of `.grad` after the pass; None where it is None.
-        carried_norm: of what was in `.grad` when the pass began; None where it was None.
-        event: what happened to `.grad` since the pass before: "set to None", "zeroed", "replaced", "changed in
-            place", or, on the first pass, "held before"; and "emptied in the pass" where something (an optimizer in
-            a hook) took the gradient away while it ran. None where nothing did.
-    """
-
-    pass_number: int
-    contribution: Tensor | None
-    total: Tensor | None
-    contribution_norm: float | None
-    total_norm: float | None
-    carried_norm: float | None
-    event: str | None
-
-    @property
-    def polluted(self) -> bool:
-        """Whether `.grad` held something when the pass began, so that it is not this pass's gradient now."""
-        return self.carried_norm is not None and self.carried_norm != 0
-
-    def __repr__(self) -> str:
-        event = "" if self.event is None else f", {self.event}"
-        norms = f"contribution {_figure(self.contribution_norm)}, total {_figure(self.total_norm)}"
-        return f"<LedgerEntry: pass {self.pass_number}, norms: {norms}{event}>"
-
-
-class LedgerPass:
-    """One backward pass that accumulated into `.grad`, runs nested in it included.
-
-    Attributes:
-        number: from 1; `autograd.grad` accumulates nothing and has no number.
-        create_graph: whether the pass recorded a graph of its own.
-        retain_graph: whether the graph that it differentiated survived it.
-        error: what the pass raised, as text. What it had contributed by then stands.
-    """
-
-    def __init__(self, number: int, names: list[str], *, create_graph: bool, retain_graph: bool) -> None:
-        self.number = number
-        self.create_graph = create_graph
-        self.retain_graph = retain_graph
-        self.error: str | None = None
-        # Three numbers per leaf, not an object: a long training makes millions of entries.
-        self._names = names
-        self._norms = array("d", [_NONE] * 3 * len(names))
-        self._events: dict[str, str] = {}
-        self._tensors: dict[str, tuple[Tensor | None, Tensor | None]] | None = {}
-
-    @property
-    def entries(self) -> dict[str, LedgerEntry]:
-        """The entry of each leaf, by name."""
-        return {name: self.entry(index) for index, name in enumerate(self._names)}
-
-    def entry(self, index: int) -> LedgerEntry:
-        """The entry of the `index`-th leaf."""
-        name = self._names[index]
-        contribution, total = (self._tensors or {}).get(name, (None, None))
-        norms = [None if value == _NONE else value for value in self._norms[3 * index : 3 * index + 3]]
-        added, after, before = norms
-        return LedgerEntry(self.number, contribution, total, added, after, before, self._events.get(name))
-
-    @property
-    def kept(self) -> bool:
-        """Whether the tensors of this pass are still there."""
-        return self._tensors is not None
-
-    def _set(
-        self, index: int, contribution: Tensor | None, total: Tensor | None, norms: list[float | None], event: str
-    ) -> None:
-        self._norms[3 * index : 3 * index + 3] = array("d", [_NONE if value is None else value for value in norms])
-        if event:
-            self._events[self._names[index]] = event
-        if self._tensors is not None and (contribution is not None or total is not None):
-            self._tensors[self._names[index]] = (contribution, total)
-
-    def _drop(self) -> None:
-        self._tensors = None
-
-    def __repr__(self) -> str:
-        graph = ", create_graph" if self.create_graph else ", retain_graph" if self.retain_graph else ""
-        error = "" if self.error is None else f", raised {self.error[:60]}"
-        return f"<LedgerPass {self.number}: {len(self._names)} leaves{graph}{error}>"
-
-
-_NONE = -1.0  # no norm is negative
 
 
 class _Running:
@@ -176,6 +81,7 @@ class Ledger:
         self._running: dict[Pass, _Running] = {}
         self._lock = threading.RLock()
         self._stack: ExitStack | None = None
+        self._observation: Observation | None = None
         # Until it is entered the leaves must live: `with watch([torch.ones(3, requires_grad=True)])`.
         self._held: list[Tensor] = list(tensors.values())
 
@@ -184,11 +90,11 @@ class Ledger:
             raise InputError("this ledger is recording already; call watch(params) for a second one.")
         self._stack = ExitStack()
         self._attach()
-        self._stack.enter_context(observe(_Recorder(self)))
+        self._observation = self._stack.enter_context(observe(_Recorder(self)))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        stack, self._stack = self._stack, None
+        stack, self._stack, self._observation = self._stack, None, None
         if stack is not None:
             stack.close()
         for leaf in self._leaves:
@@ -237,19 +143,7 @@ class Ledger:
         Args:
             rows: how many lines at most; the last ones are shown, with a count of the others.
         """
-        every = [(record, index) for record in self.passes for index in range(len(self._names))]
-        lines = [("pass", "leaf", "contribution", "carried over", "total", "event")]
-        for record, index in every[max(0, len(every) - rows) :]:
-            entry = record.entry(index)
-            norms = [_figure(value) for value in (entry.contribution_norm, entry.carried_norm, entry.total_norm)]
-            lines.append((str(record.number), self._names[index], norms[0], norms[1], norms[2], entry.event or ""))
-        widths = [max(len(line[column]) for line in lines) for column in range(6)]
-        text = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-        ]
-        if len(every) > rows:
-            text.insert(1, f"... {len(every) - rows} earlier rows; table(rows=...) shows more")
-        return "\n".join(text)
+        return as_text(self.passes, rows)
 
     def __repr__(self) -> str:
         state = "recording" if self._stack is not None else "not recording"
@@ -294,6 +188,9 @@ class Ledger:
             running.contributions[index] = copy if earlier is None else earlier + copy
 
     def _current(self) -> Pass | None:
+        """The pass that accumulates now: this thread's, or (on a thread of a device) the one begun last."""
+        if self._observation is None or self._observation.hidden_here:
+            return None
         thread = threading.get_ident()
         own = [pass_ for pass_ in self._running if pass_.thread == thread]
         every = own or list(self._running)
@@ -333,14 +230,10 @@ class Ledger:
                 events = [carried.event] if carried.event else []
                 if contribution is not None and total_norm is None and pass_.error is None:
                     events.append("emptied in the pass")
-                record._set(index, contribution, total, norms, "; ".join(events))
+                record.fill(index, contribution, total, norms, "; ".join(events))
             while self._keep is not None and self._dropped < len(self.passes) - self._keep:
-                self.passes[self._dropped]._drop()
+                self.passes[self._dropped].drop()
                 self._dropped += 1
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.6g}"
 
 
 def watch(params: ParamsLike, *, keep: int | None = None) -> Ledger:

@@ -19,7 +19,7 @@ import torch.autograd.graph
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-__all__ = ["Observer", "Pass", "observe", "unobserved"]
+__all__ = ["Observation", "Observer", "Pass", "observe", "unobserved"]
 
 
 @dataclass(eq=False)
@@ -71,14 +71,20 @@ class Observer(Protocol):
 
 
 @dataclass(eq=False)
-class _Observation:
-    """One observer, and the outermost passes that it has seen begin and not end."""
+class Observation:
+    """One observer, how many passes it has seen, and the outermost ones that have begun and not ended."""
 
     observer: Observer
     count: int = 0
     running: list[Pass] = field(default_factory=list)
 
+    @property
+    def hidden_here(self) -> bool:
+        """Whether what this thread runs now is hidden from the observer; see `unobserved`."""
+        return self in _hidden_from()
+
     def begin(self, asked: dict[str, Any], nested: bool, thread: int) -> Pass:
+        """The pass that begins, as this observer counts it."""
         with _lock:
             outer = self._outer(thread) if nested else None
             if outer is None:
@@ -98,6 +104,7 @@ class _Observation:
         return every[-1] if every else None
 
     def end(self, pass_: Pass) -> None:
+        """`pass_` has ended."""
         with _lock:
             self.running = [other for other in self.running if other is not pass_]
 
@@ -130,26 +137,26 @@ class _Patch:
 
 
 _lock = threading.RLock()
-_observations: tuple[_Observation, ...] = ()
+_observations: tuple[Observation, ...] = ()
 _patches: list[_Patch] = []
 _local = threading.local()
 
 
 @contextmanager
-def observe(observer: Observer) -> Iterator[None]:
+def observe(observer: Observer) -> Iterator[Observation]:
     """Let `observer` see every run of the engine, on any thread, until the block is left.
 
     Observers may nest and overlap; `before` is called in the order they entered, `after` in reverse. An exception
     in an observer leaves the pass as an exception of the program would. Costs a few microseconds per run.
     """
     global _observations
-    observation = _Observation(observer)
+    observation = Observation(observer)
     with _lock:
         if not _observations:
             _patches[:] = [_Patch(torch.autograd.graph), _Patch(torch.autograd)]
         _observations = (*_observations, observation)
     try:
-        yield
+        yield observation
     finally:
         with _lock:
             _observations = tuple(other for other in _observations if other is not observation)
@@ -165,7 +172,7 @@ def unobserved() -> Iterator[None]:
 
     Who begins to observe inside the block does see them.
     """
-    before: frozenset[_Observation] = getattr(_local, "hidden_from", frozenset())
+    before = _hidden_from()
     _local.hidden_from = before | set(_observations)
     try:
         yield
@@ -173,13 +180,18 @@ def unobserved() -> Iterator[None]:
         _local.hidden_from = before
 
 
-def _present() -> list[_Observation]:
-    hidden_from: frozenset[_Observation] = getattr(_local, "hidden_from", frozenset())
+def _hidden_from() -> frozenset[Observation]:
+    hidden_from: frozenset[Observation] = getattr(_local, "hidden_from", frozenset())
+    return hidden_from
+
+
+def _present() -> list[Observation]:
+    hidden_from = _hidden_from()
     return [observation for observation in _observations if observation not in hidden_from]
 
 
 def _run(
-    present: list[_Observation],
+    present: list[Observation],
     original: Callable[..., Any],
     t_outputs: Any,
     args: tuple[Any, ...],
@@ -188,7 +200,7 @@ def _run(
     asked = _asked(t_outputs, *args, **kwargs)
     nested = torch._C._current_graph_task_id() != -1
     thread = threading.get_ident()
-    begun: list[tuple[_Observation, Pass]] = []
+    begun: list[tuple[Observation, Pass]] = []
     try:
         for observation in present:
             pass_ = observation.begin(asked, nested, thread)
@@ -204,7 +216,7 @@ def _run(
         _end(begun, last)
 
 
-def _end(begun: list[tuple[_Observation, Pass]], last: int) -> None:
+def _end(begun: list[tuple[Observation, Pass]], last: int) -> None:
     """Tell the observers in reverse; each one is told even where another raises."""
     if not begun:
         return

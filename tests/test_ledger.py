@@ -369,6 +369,21 @@ def test_analyses_of_ours_are_no_passes_of_the_program() -> None:
     assert ledger["x"][0].event is None
 
 
+def test_an_analysis_inside_a_pass_is_no_part_of_it() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    inner = (x**3).sum()
+    y = x * 1
+
+    def analyse(_: Tensor) -> None:
+        gradgraph.hessian_diagonal(inner, {"x": x}, method="accumulate")
+
+    y.register_hook(analyse)
+    with watch(x) as ledger:
+        y.sum().backward()
+    assert len(ledger.passes) == 1
+    assert _some(ledger.contribution("x", 1)).tolist() == [1.0, 1.0]
+
+
 def test_names_table_and_repr() -> None:
     model = nn.Linear(2, 1)
     anonymous = [torch.ones(1, requires_grad=True)]

@@ -16,7 +16,7 @@ from gradgraph.curvature.report import ParameterReport
 from gradgraph.curvature.rows import Plan, one_hots, rows_of
 from gradgraph.errors import InputError
 from gradgraph.graph import AutogradGraph
-from gradgraph.labels import keys_of, labelled, recall
+from gradgraph.labels import gone, keys_of, labelled, recall
 from gradgraph.ledger import Ledger
 from gradgraph.measure import norm
 from gradgraph.params import ParamsLike, caller_namespace
@@ -41,6 +41,10 @@ class HessianDiagonal(dict[str, Tensor]):
         super().__init__(values)
         self.report = dict(report)
         self._tensors = {name: recall(tensor) for name, tensor in tensors.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A saved result is matched with a graph by name.
+        return {"report": self.report, "_tensors": dict.fromkeys(self, gone)}
 
     def annotations(self, graph: AutogradGraph) -> dict[int, dict[str, Any]]:
         """For `annotate(graph, "hessian_diagonal", result)`: figures of each parameter's part, per leaf."""
@@ -207,7 +211,7 @@ def _how(report: ParameterReport) -> tuple[str, str, str]:
 
 def _figures(values: Tensor, report: ParameterReport) -> dict[str, Any]:
     """The node attribute `hessian_diagonal`. Figures of a tensor without entries are None."""
-    wide = values.detach().double()
+    wide = values.detach().cpu().double()  # not every device has float64
     empty = wide.numel() == 0
     return {
         "method": report.method,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any, Literal
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gradgraph import annotate, hessian_diagonal, trace
+from gradgraph import annotate, hessian, hessian_diagonal, trace
 from gradgraph.errors import InputError
 from tests.curvature.losses import LOSSES, Cube, diagonal_of, full_hessian, leaves
 
@@ -196,6 +198,19 @@ def test_annotates_leaves() -> None:
         "stderr": None,
     }
     assert graph.nodes[graph.find("z")]["hessian_diagonal"]["method"] == "none"
+
+
+def test_results_are_copied_and_saved() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    loss = (x**3).sum()
+    graph = trace(loss)
+    for again in (copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))):
+        result = again(hessian_diagonal(loss, x))
+        assert result["x"].tolist() == [6.0, 12.0]
+        assert result.report["x"].reached == "curved"
+        annotate(graph, "hessian_diagonal", result)
+        assert graph.nodes[graph.find("x")]["hessian_diagonal"]["max"] == 12.0
+    assert copy.deepcopy(hessian(loss, x, blocks="full")).matrix().tolist() == [[6.0, 0.0], [0.0, 12.0]]
 
 
 def test_repr_is_a_bounded_table() -> None:
