@@ -73,7 +73,16 @@ class AutogradGraph(_Base):
 
     Node keys are ints in discovery order; the key of an edge is its slot in `next_functions`. Attributes are JSON
     values, listed in the data-model page. Every networkx algorithm works on it. Copies, subgraphs, reversed, pickled
-    and loaded graphs hold the same data and no live nodes.
+    and loaded graphs hold the same data and no live nodes. As a context manager it is released at the block's end.
+
+    Example:
+        >>> import networkx, torch, gradgraph
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> with gradgraph.trace(x.exp() + 1) as graph:
+        ...     print(graph)
+        <AutogradGraph: 3 nodes, 2 edges, order 0, live>
+        >>> [graph.nodes[key]["op"] for key in networkx.shortest_path(graph, graph.roots[0], graph.find("x"))]
+        ['AddBackward0', 'ExpBackward0', 'AccumulateGrad']
     """
 
     def __init__(self, incoming_graph_data: Any = None, **attributes: Any) -> None:
@@ -178,6 +187,15 @@ def annotate(graph: AutogradGraph, attribute: str, values: Any) -> None:
 
     Raises:
         InputError: a key or name that is not in the graph, or a value that JSON cannot hold. Nothing is written then.
+
+    Example:
+        >>> import torch, gradgraph
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> graph = gradgraph.trace(x * x)
+        >>> gradgraph.annotate(graph, "gradient", gradgraph.gradients(graph))
+        >>> gradgraph.annotate(graph, "note", {"x": "the input"})
+        >>> graph.nodes[graph.find("x")]["gradient"][0]["norm"], graph.nodes[graph.find("x")]["note"]
+        (6.0, 'the input')
     """
     if hasattr(values, "annotations"):
         values = values.annotations(graph)

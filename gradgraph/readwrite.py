@@ -36,6 +36,15 @@ def write_json(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         InputError: `path` cannot be written, or an attribute of the graph is not a JSON value.
+
+    Example:
+        >>> import tempfile, torch, gradgraph
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> graph = gradgraph.trace(x * x)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = gradgraph.write_json(graph, f"{folder}/square.json")
+        ...     '"MulBackward0"' in path.read_text()
+        True
     """
     try:
         text = json.dumps(to_dict(graph), allow_nan=False, ensure_ascii=True, separators=(",", ":"))
@@ -81,6 +90,13 @@ def read_json(path: str | os.PathLike[str]) -> AutogradGraph:
 
     Raises:
         ReadError: the file is missing, truncated, not a gradgraph graph, malformed, or of a newer schema.
+
+    Example:
+        >>> import tempfile, torch, gradgraph
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gradgraph.read_json(gradgraph.write_json(gradgraph.trace(x * x), f"{folder}/square.json"))
+        <AutogradGraph: 2 nodes, 2 edges, order 0>
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -148,6 +164,14 @@ def write_graphml(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         InputError: `path` cannot be written.
+
+    Example:
+        >>> import tempfile, networkx, torch, gradgraph
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = gradgraph.write_graphml(gradgraph.trace(x * x), f"{folder}/square.graphml")
+        ...     print(networkx.read_graphml(path, node_type=int, force_multigraph=True))
+        MultiDiGraph with 2 nodes and 2 edges
     """
     plain: nx.MultiDiGraph[int] = nx.MultiDiGraph()
     plain.graph.update(_scalars(graph.graph))

@@ -66,6 +66,14 @@ def render(
     Raises:
         InputError: an unknown format, theme or measure, annotations asked for that no node carries.
         RenderError: the graph is too large to lay out, no engine succeeds, or the file cannot be written.
+
+    Example:
+        >>> import tempfile, torch, gradgraph
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> graph = gradgraph.trace(x * x)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     gradgraph.render(graph, f"{folder}/square.svg", title="x squared").name
+        'square.svg'
     """
     target = Path(path)
     chosen = _format(target, format)
