@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -58,18 +60,19 @@ def norm(tensor: Tensor) -> float:
     """The 2-norm of all entries; NaN or infinite where an entry is, or where there are no values to read."""
     if _unreadable(tensor):
         return float("nan")
-    values = _stored(tensor.detach()).flatten()
+    values = _stored(tensor.detach())
     if values.numel() == 0:
         return 0.0
-    largest = float(values.abs().max())
-    if not 1e-100 < largest < 1e100:
-        if largest == 0 or largest != largest or largest == float("inf"):
-            return largest
-        return largest * float(torch.linalg.vector_norm(values / largest))
     wide = torch.complex128 if values.is_complex() else torch.float64
-    if values.device.type == "mps":
-        return float(torch.linalg.vector_norm(values.float()))
-    return float(torch.linalg.vector_norm(values, dtype=wide))
+    dtype = None if values.device.type == "mps" else wide
+    plain = float(torch.linalg.vector_norm(values, dtype=dtype))
+    if 1e-140 < plain < 1e140:
+        return plain
+    # Too large or too small to square, or not finite, or zero: scale by the largest modulus.
+    largest = float(values.abs().max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(torch.linalg.vector_norm(values / largest, dtype=dtype))
 
 
 def _unreadable(tensor: Tensor) -> bool:
