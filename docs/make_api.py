@@ -47,6 +47,9 @@ CHAPTERS: dict[str, list[tuple[str, list[str]]]] = {
     ],
 }
 
+#: Methods that only gradgraph itself calls.
+INTERNAL = {"LedgerPass.fill", "LedgerPass.drop"}
+
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):$")
 _ENTRY = re.compile(r"^([\w*, .]+): (.*)$")
 _LITERAL = re.compile(r"(^```.*?^```$|^#.*?$)", re.DOTALL | re.MULTILINE)
@@ -70,7 +73,7 @@ def python_page() -> str:
         "",
         "What users import: from `gradgraph` itself, unless an entry says otherwise.",
         "",
-        "| | |",
+        "| chapter | names |",
         "|---|---|",
     ]
     for chapter, found in entries.items():
@@ -107,7 +110,7 @@ def _entry(module: str, name: str, value: Any) -> Iterator[str]:
         for key, member in properties.items():
             yield from _property(key, member)
     for key, member in members.items():
-        if key not in properties:
+        if key not in properties and f"{name}.{key}" not in INTERNAL:
             yield from ("", f"#### {name}.{key}()", "", *_function(key, member))
 
 
@@ -246,7 +249,7 @@ def _command(path: str, command: Any) -> Iterator[str]:
     yield from ("```text", f"{path} [OPTIONS]{''.join(f' {one}' for one in shown)}{rest}", "```", "")
     yield inspect.cleandoc(command.help or "")
     if options:
-        yield from ("", "| option | |", "|---|---|")
+        yield from ("", "| option | meaning |", "|---|---|")
         yield from (f"| {_flags(option)} | {_described(option)} |" for option in options)
     epilog = (command.epilog or "").replace("\b\n", "")
     if epilog:
@@ -254,16 +257,21 @@ def _command(path: str, command: Any) -> Iterator[str]:
 
 
 def _flags(option: click.Option) -> str:
-    if isinstance(option.type, click.Choice):
-        value = " " + "\\|".join(map(str, option.type.choices))
-    else:
-        value = "" if option.is_flag else f" {(option.metavar or option.type.name.upper()).replace('|', chr(92) + '|')}"
-    return ", ".join(f"`{flag}`" for flag in option.opts) + (f" `{value.strip()}`" if value else "")
+    flags = ", ".join(f"`{flag}`" for flag in option.opts)
+    if option.is_flag:
+        return flags
+    choice = isinstance(option.type, click.Choice)
+    value = option.metavar or (str(option.name).strip("_") if choice else option.type.name)
+    return f"{flags} `{value.upper() if choice else value.replace('|', ' or ')}`"
 
 
 def _described(option: click.Option) -> str:
-    text = (option.help or "").replace("|", "\\|")
-    return f"{text} Default: `{option.default}`." if option.show_default else text
+    text = [(option.help or "").replace("|", "\\|")]
+    if isinstance(option.type, click.Choice):
+        text.append(f"One of {', '.join(f'`{choice}`' for choice in option.type.choices)}.")
+    if option.show_default:
+        text.append(f"Default: `{option.default}`.")
+    return " ".join(text)
 
 
 def main() -> None:
