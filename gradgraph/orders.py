@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from torch import Tensor
@@ -42,7 +43,8 @@ def orders_of(
     if lower:
         reached = _reached(walk, lower)
         return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}, None
-    least = {key: order for key, fn in enumerate(walk.nodes) if (order := _proven_by_name(fn))}
+    proven = {kind: _proven_by_name(kind) for kind in set(map(type, walk.nodes))}
+    least = {key: order for key, fn in enumerate(walk.nodes) if (order := proven[type(fn)])}
     starts = [interval.first for interval in made]
     created: set[int] = set()
     for key, fn in enumerate(walk.nodes) if made else ():
@@ -67,15 +69,15 @@ def _reached(walk: Walk, lower: Sequence[Sequence[int]]) -> dict[int, int]:
     return reached
 
 
-def _proven_by_name(fn: Node) -> int:
+def _proven_by_name(kind: type) -> int:
     """`TanhBackwardBackward0` was made by differentiating a `TanhBackward0`, so it is of order 1 at least."""
-    return max(0, type(fn).__name__.count("Backward") - 1)
+    return max(0, kind.__name__.count("Backward") - 1)
 
 
 def _spread(walk: Walk, least: dict[int, int]) -> dict[int, int]:
     """The orders that follow from `least`: what consumes a result of order k is of order k at least."""
     consumers: list[list[int]] = [[] for _ in walk.nodes]
-    for _, u, v in walk.edges(len(walk.nodes)):
+    for u, v in zip(walk.source, walk.target, strict=True):
         consumers[v].append(u)
     orders = dict(least)
     stack = sorted(least, key=lambda key: least[key])
@@ -100,16 +102,22 @@ def curvature_edges(
     """
     if not orders:
         return set()
-    down = [(position, u, v) for position, u, v in walk.edges(count) if orders.get(u, 0) > orders.get(v, 0)]
+    height = [orders.get(key, 0) for key in range(len(walk.nodes))]
+    edges = enumerate(islice(zip(walk.source, walk.target, strict=True), walk.start[count]))
+    down = [(position, u, v) for position, (u, v) in edges if height[u] > height[v]]
     if created is not None:
         return {position for position, u, _ in down if u in created}
     if not down:
         return set()
+    # Who may have saved the output of v: v itself, and whatever of lower order consumes it.
+    below = {v for _, _, v in down}
     highest = max(orders.values())
+    pairs = zip(walk.source, walk.target, strict=True)
+    savers = below | {u for u, v in pairs if v in below and height[u] < highest}
     outputs_saved: set[tuple[Node, int]] = set()
     leaves_saved: set[int] = set()
-    for key, fn in enumerate(walk.nodes):
-        for value in saved_values(fn) if orders.get(key, 0) < highest else ():
+    for key in savers:
+        for value in saved_values(walk.nodes[key]):
             if value.data is None:
                 return {position for position, _, _ in down}
             if value.data.grad_fn is not None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from inspect import CO_OPTIMIZED
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +30,7 @@ _LARGEST_SEARCHED = 10_000  # entries of a container that names are looked for i
 _EXPECTED = "a Module, an optimizer, a mapping from name to tensor, or an iterable of tensors or (name, tensor)"
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """A tensor, its name where one is known, and the dotted path of the one module that owns it, where sure."""
 
     tensor: Tensor
@@ -53,12 +51,13 @@ def named_tensors(params: ParamsLike | None, namespace: Mapping[str, Any] | None
     """
     found: dict[int, Named] = {}
     owner: dict[str, Tensor] = {}
-    called = names_in(namespace) if namespace else {}
+    called: dict[int, str] | None = None
     for item in _walk(params):
         if id(item.tensor) in found:
             continue
-        if item.name is None and id(item.tensor) in called:
-            item = Named(item.tensor, called[id(item.tensor)])
+        if item.name is None and namespace:
+            called = names_in(namespace) if called is None else called
+            item = Named(item.tensor, called.get(id(item.tensor)))
         if item.name is not None and owner.setdefault(item.name, item.tensor) is not item.tensor:
             raise InputError(f"params gives the name {item.name!r} to two different tensors; give each its own name.")
         found[id(item.tensor)] = item
@@ -105,13 +104,21 @@ def _of_entry(name: str, value: Any) -> Iterator[Named]:
 
 
 def _of_module(module: nn.Module, prefix: str = "") -> Iterator[Named]:
-    owners: dict[int, set[str]] = {}
-    # The unbound method: a subclass may override named_parameters(), and looking runs no user code.
-    for name, tensor in nn.Module.named_parameters(module, prefix=prefix, remove_duplicate=False):
-        owners.setdefault(id(tensor), set()).add(name.rpartition(".")[0])
-    for name, tensor in nn.Module.named_parameters(module, prefix=prefix):
-        sure = len(owners[id(tensor)]) == 1  # a tied weight belongs to no single module
-        yield Named(tensor, name, name.rpartition(".")[0] if sure else None)
+    names: dict[int, list[tuple[str, nn.Parameter]]] = {}
+    # Not named_parameters(): a subclass may override it, and looking runs no user code; this is faster, too.
+    stack = [(f"{prefix}." if prefix else "", module)]
+    while stack:
+        path, part = stack.pop()
+        for name, tensor in part._parameters.items():
+            if tensor is not None:
+                names.setdefault(id(tensor), []).append((path + name, tensor))
+        stack.extend((f"{path}{name}.", child) for name, child in reversed(part._modules.items()) if child is not None)
+    for aliases in names.values():
+        name, tensor = aliases[0]
+        owner = name.rpartition(".")[0]
+        # A tied weight belongs to no single module.
+        sure = len(aliases) == 1 or all(other.rpartition(".")[0] == owner for other, _ in aliases)
+        yield Named(tensor, name, owner if sure else None)
 
 
 def names_in(namespace: Mapping[str, Any]) -> dict[int, str]:

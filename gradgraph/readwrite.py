@@ -6,22 +6,21 @@ bracket escaped, so that it can stand in an HTML page.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import networkx as nx
 
 from gradgraph.errors import InputError, ReadError
+from gradgraph.files import write_whole
 from gradgraph.graph import NODE_ATTRIBUTES, RESERVED, SCHEMA_VERSION, AutogradGraph
 
-__all__ = ["from_dict", "read_json", "to_dict", "write_graphml", "write_json", "written_whole"]
+__all__ = ["from_dict", "read_json", "to_dict", "write_graphml", "write_json"]
 
 _FORMAT = "gradgraph"
 _FLOAT = "$float"
@@ -53,11 +52,8 @@ def write_json(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
             f"the graph cannot be written as JSON: {error}. Expected attributes made of JSON values; "
             "gradgraph.annotate checks that."
         ) from error
-    with written_whole(path) as file:
-        # Angle brackets occur only within strings, where this escape means the same.
-        file.write(text.replace("<", "\\u003c").replace(">", "\\u003e").encode())
-        file.write(b"\n")
-    return Path(path)
+    # Angle brackets occur only within strings, where this escape means the same.
+    return write_whole(path, text.replace("<", "\\u003c").replace(">", "\\u003e").encode() + b"\n")
 
 
 def to_dict(graph: AutogradGraph) -> dict[str, Any]:
@@ -181,36 +177,9 @@ def write_graphml(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
     for u, v, slot, data in graph.edges(keys=True, data=True):
         plain.add_edge(u, v, slot)
         plain.edges[u, v, slot].update(_scalars(data))
-    with written_whole(path) as file:
-        nx.write_graphml_xml(plain, file)
-    return Path(path)
-
-
-@contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write `path` through, which takes its place only when all went well.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    target = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            yield file
-        # A temporary file is private; a new file gets what the umask allows, a replaced one keeps its own mode.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~umask)
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}. Expected a path in an existing, writable directory."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    nx.write_graphml_xml(plain, content)
+    return write_whole(path, content.getvalue())
 
 
 def _encoded(value: Any) -> Any:

@@ -35,13 +35,16 @@ class SavedValue(NamedTuple):
 
 
 def saved_values(fn: Any) -> list[SavedValue]:
-    """Every tensor that the node `fn` saved, freed ones too. Runs no hook and no user code."""
+    """Every tensor that the node `fn` saved, freed ones too; an input that needs no gradient is not saved.
+
+    Runs no hook and no user code.
+    """
     readers = _readers.get(type(fn))
     if readers is None:
         if isinstance(fn, torch._C._FunctionBase):
             return _saved_by_function(fn)
         readers = _readers[type(fn)] = _find_readers(type(fn))
-    found = []
+    found: list[SavedValue] = []
     for name, raw, unpack in readers:
         try:
             value = raw(fn)
@@ -50,8 +53,20 @@ def saved_values(fn: Any) -> list[SavedValue]:
             continue
         if isinstance(value, (tuple, list)):
             found += _read_list(name, value, partial(unpack, fn))
-        elif value is not None:
-            found += _read(name, value, unpack, fn)
+        elif value is None:
+            continue
+        elif value.unpack_hook is not None:
+            found.append(SavedValue(name, None, "packed", None))
+        else:
+            try:
+                # There is no hook, so this runs no code of the user's. It tells a freed tensor from one that never
+                # was, compares versions, and gives a node's own result its grad_fn back.
+                data = unpack(fn)
+            except RuntimeError as error:
+                found.append(_unreadable(name, value, error))
+            else:
+                if data is not None:
+                    found.append(SavedValue(name, data, "live", data._version))
     return found
 
 
@@ -78,21 +93,6 @@ def _saved_by_function(fn: Any) -> list[SavedValue]:
                 label = f"ctx.{name}" if item is value else f"ctx.{name}[{index}]"
                 found.append(SavedValue(label, item, "live", _version(item)))
     return found
-
-
-def _read(name: str, raw: Any, unpack: Callable[[Any], Any], fn: Any) -> tuple[SavedValue, ...]:
-    """The value behind one SavedTensor of `fn`; nothing where nothing was saved (an input that needs no gradient)."""
-    if raw.unpack_hook is not None:
-        return (SavedValue(name, None, "packed", None),)
-    try:
-        # There is no hook, so this runs no code of the user's. It tells a freed tensor from one that never was,
-        # compares versions, and gives a node's own result its grad_fn back.
-        data = unpack(fn)
-    except RuntimeError as error:
-        return (_unreadable(name, raw, error),)
-    if data is None:
-        return ()
-    return (SavedValue(name, data, "live", _version(data)),)
 
 
 def _read_list(name: str, raws: Sequence[Any], unpack: Callable[[], Any]) -> list[SavedValue]:
@@ -132,11 +132,11 @@ def _version(tensor: Tensor) -> int | None:
         return None
 
 
-def storages_of(tensor: Tensor) -> list[torch.UntypedStorage]:
+def storages_of(tensor: Tensor) -> Sequence[torch.UntypedStorage]:
     """The storages that hold `tensor`'s values; none where it has none (functorch wrappers, opaque backends)."""
     try:
         if tensor.layout is torch.strided:
-            return [tensor.untyped_storage()]
+            return (tensor.untyped_storage(),)
         return [part.untyped_storage() for part in parts_of(tensor)]
     except (NotImplementedError, RuntimeError):  # a functorch wrapper has no storage of its own
         return []
@@ -163,16 +163,24 @@ class Charges:
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, torch.UntypedStorage]] = {}
 
-    def charge(self, storages: list[torch.UntypedStorage]) -> tuple[int | None, int]:
-        """The number of the first of `storages`, and the bytes of those that were not charged before."""
+    def charge(self, tensor: Tensor) -> tuple[int | None, int]:
+        """The number of the tensor's storage, its first if it has several, and the bytes not charged before."""
+        seen = self._seen
         number = None
         fresh = 0
-        for storage in storages:
-            address = storage._cdata
-            known = self._seen.get(address)
+        for storage in storages_of(tensor):
+            known = seen.get(storage._cdata)
             if known is None:
-                known = self._seen[address] = (len(self._seen), storage)
+                known = seen[storage._cdata] = (len(seen), storage)
                 fresh += storage.nbytes()
             if number is None:
                 number = known[0]
         return number, fresh
+
+    def number(self, tensor: Tensor) -> int | None:
+        """The number of the tensor's storage, None where it was never charged."""
+        for storage in storages_of(tensor):
+            known = self._seen.get(storage._cdata)
+            if known is not None:
+                return known[0]
+        return None

@@ -21,9 +21,12 @@ from torch.autograd.graph import Node
 
 from gradgraph.walk import Walk
 
-__all__ = ["BAND", "lay_fuses"]
+__all__ = ["BAND", "SAFE", "lay_fuses"]
 
-#: Levels that may be freed by recursion. A level takes some 170 bytes of stack; a thread may have but 512 KiB.
+#: Levels that any thread's stack can take: a level takes some 170 bytes, and a thread may have but 512 KiB.
+SAFE = 2_000
+
+#: Levels between fuses. A band is freed on top of the one that its fuse hung in, so two must be safe.
 BAND = 1_000
 
 _KEY = "gradgraph"
@@ -57,13 +60,14 @@ _empty_queue = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_drop_waiting)
 
 
 def lay_fuses(walk: Walk) -> None:
-    """Make the graph of `walk` safe to free. Graphs of at most `BAND` levels are left untouched."""
-    if len(walk.nodes) <= BAND:
+    """Make the graph of `walk` safe to free. Graphs of at most `SAFE` levels are left untouched."""
+    if len(set(walk.source)) <= SAFE:  # no path is longer than there are nodes with an edge
         return
-    band = [height // BAND for height in _heights(walk)]
-    if not any(band):
+    heights = _heights(walk)
+    if max(heights) <= SAFE:
         return
-    for _, u, v in walk.edges(len(walk.nodes)):
+    band = [height // BAND for height in heights]
+    for u, v in zip(walk.source, walk.target, strict=True):
         if band[u] != band[v] and band[v]:
             upper: Any = walk.nodes[u]
             fuse = upper.metadata.get(_KEY)
@@ -75,15 +79,17 @@ def lay_fuses(walk: Walk) -> None:
 def _heights(walk: Walk) -> list[int]:
     """The longest path from each node to a node without edges, in edges."""
     users: list[list[int]] = [[] for _ in walk.nodes]
-    waits = [walk.start[u + 1] - walk.start[u] for u in range(len(walk.nodes))]
-    for _, u, v in walk.edges(len(walk.nodes)):
+    for u, v in zip(walk.source, walk.target, strict=True):
         users[v].append(u)
+    waits = [walk.start[u + 1] - walk.start[u] for u in range(len(walk.nodes))]
     height = [0] * len(walk.nodes)
     ready = [key for key, count in enumerate(waits) if not count]
     while ready:
         v = ready.pop()
+        above = height[v] + 1
         for u in users[v]:
-            height[u] = max(height[u], height[v] + 1)
+            if height[u] < above:
+                height[u] = above
             waits[u] -= 1
             if not waits[u]:
                 ready.append(u)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from gradgraph.graph import NODE_ATTRIBUTES, SCHEMA_VERSION, AutogradGraph, Live
 from gradgraph.leaves import module_of_nodes, name_leaves, name_others
 from gradgraph.orders import Made, curvature_edges, orders_of
 from gradgraph.outputs import flatten
 from gradgraph.params import ParamsLike, caller_namespace, named_tensors
-from gradgraph.saved import Charges, SavedValue, parts_of, saved_values, storages_of
+from gradgraph.saved import Charges, SavedValue, parts_of, saved_values
 from gradgraph.teardown import lay_fuses
 from gradgraph.walk import Walk
 
 __all__ = ["trace", "trace_in"]
+
+_WORTH_A_PAUSE = 20_000  # nodes; below, the collection that follows a pause costs as much as the pause saves
 
 
 def trace(
@@ -79,24 +81,20 @@ def trace_in(
     roots, skipped = flatten(outputs, "outputs")
     lower_roots = [flatten(entry, f"lower[{index}]")[0] for index, entry in enumerate(_as_sequence(lower))]
     named = named_tensors(params, namespace)
-    with _gc_paused():
-        walk = Walk()
-        walk.follow(roots)
-        count = len(walk.nodes)
-        # A loss is often no part of the graph of its own gradient, but what it saved tells curvature edges.
-        for entry in lower_roots:
-            walk.follow(entry)
+    walk = Walk()
+    walk.follow(roots)
+    count = len(walk.nodes)
+    # A loss is often no part of the graph of its own gradient, but what it saved tells curvature edges.
+    for entry in lower_roots:
+        walk.follow(entry)
+    with _gc_paused(count):
         lay_fuses(walk)
         graph = AutogradGraph()
         nodes = walk.nodes[:count]
-        live = Live(nodes, {key: _variable(fn) for key, fn in enumerate(nodes) if _is_leaf(fn)}, roots)
-        _add_nodes(graph, nodes, walk.detached, live.leaves)
+        live = Live(nodes, _add_nodes(graph, nodes, walk.detached), roots)
         orders, created = orders_of(walk, [walk.keys(entry) for entry in lower_roots], made)
         curved = curvature_edges(walk, count, orders, created, live.leaves)
-        keys = list(graph)  # one int object for each key
-        for position, u, v in walk.edges(count):
-            role = "curvature" if position in curved else "gradient"
-            graph.add_edge(keys[u], keys[v], walk.slot[position], output_nr=walk.output_nr[position], role=role)
+        _add_edges(graph, walk, walk.start[count], curved)
     orders = {key: order for key, order in orders.items() if key < count}
     for key, order in orders.items():
         graph.nodes[key]["order"] = order
@@ -133,47 +131,64 @@ def _creator() -> str:
 
 
 @contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Millions of small objects are made and none is garbage: collecting meanwhile doubles the time."""
-    was_enabled = gc.isenabled()
+def _gc_paused(count: int) -> Iterator[None]:
+    """Millions of small objects are made and none is garbage: collecting meanwhile doubles the time of large graphs."""
+    if count < _WORTH_A_PAUSE or not gc.isenabled():
+        yield
+        return
     gc.disable()
     try:
         yield
     finally:
-        if was_enabled:
-            gc.enable()
+        gc.enable()
 
 
-def _add_nodes(graph: AutogradGraph, nodes: list[Node], detached: Sequence[int], leaves: dict[int, Tensor]) -> None:
+def _add_nodes(graph: AutogradGraph, nodes: Sequence[Any], detached: Sequence[int]) -> dict[int, Tensor]:
+    """Add `nodes` with their attributes; the variables of those that are leaves, by key."""
     describe = _Descriptions()
     charges = Charges()
-    store: dict[int, dict[str, Any]] = graph._node  # type: ignore[attr-defined] # networkx's own, of our base class
+    # The graph is our own and new: its dicts are filled as add_node and add_edge would, at half their cost.
+    store: dict[int, dict[str, Any]] = graph._node  # type: ignore[attr-defined]
+    succ: dict[int, Any] = graph._succ  # type: ignore[attr-defined]
+    pred: dict[int, Any] = graph._pred  # type: ignore[attr-defined]
+    templates = describe.templates
+    leaves: dict[int, Tensor] = {}
     for key, fn in enumerate(nodes):
-        data = describe.template(fn).copy()
+        data = store[key] = (templates.get(type(fn)) or describe.template(fn)).copy()
         data["outputs"] = describe.outputs(fn)
         data["detached_slots"] = detached[key]
-        data["saved"], data["saved_bytes"] = describe.saved(fn, charges)
-        graph.add_node(key)
-        store[key] = data  # add_node(key, **data) would copy it twice
+        values = saved_values(fn)
+        if values:
+            data["saved"], data["saved_bytes"] = describe.saved(values, charges)
+        succ[key] = {}
+        pred[key] = {}
+        if data["kind"] == "leaf":
+            leaves[key] = fn.variable
     for key, variable in leaves.items():
-        # After all nodes: what an operation saved is charged to the operation.
-        graph.nodes[key]["storage"], _ = charges.charge(storages_of(variable))
+        store[key]["storage"] = charges.number(variable)
+    return leaves
 
 
-def _is_leaf(fn: Node) -> bool:
-    return type(fn).__name__ == "AccumulateGrad"
-
-
-def _variable(accumulate_grad: Any) -> Tensor:
-    variable: Tensor = accumulate_grad.variable
-    return variable
+def _add_edges(graph: AutogradGraph, walk: Walk, count: int, curved: set[int]) -> None:
+    """Add the first `count` edges of `walk`, those at the positions `curved` as curvature edges."""
+    keys = list(graph)  # one int object for each key
+    succ: dict[int, Any] = graph._succ  # type: ignore[attr-defined]
+    pred: dict[int, Any] = graph._pred  # type: ignore[attr-defined]
+    columns = zip(walk.source, walk.target, walk.slot, walk.output_nr, strict=True)
+    for u, v, slot, output_nr in islice(columns, count):
+        parallel = succ[u].get(v)
+        if parallel is None:
+            parallel = succ[u][keys[v]] = pred[v][keys[u]] = {}
+        parallel[slot] = {"output_nr": output_nr, "role": "gradient"}
+    for position in curved:
+        succ[walk.source[position]][walk.target[position]][walk.slot[position]]["role"] = "curvature"
 
 
 class _Descriptions:
     """JSON descriptions of nodes. Equal ones are one object, so that a million nodes stay small."""
 
     def __init__(self) -> None:
-        self._templates: dict[tuple[str, type], dict[str, Any]] = {}
+        self.templates: dict[type, dict[str, Any]] = {}
         self._outputs: dict[Any, list[dict[str, Any]]] = {}
         self._saved: dict[tuple[int, ...], list[dict[str, Any]]] = {}
         self._shared: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -181,71 +196,64 @@ class _Descriptions:
         self._dtypes: dict[torch.dtype, str] = {}
 
     def template(self, fn: Any) -> dict[str, Any]:
-        """All attributes, with those filled in that nodes of one type and name share."""
+        """All attributes, with those filled in that nodes of one type and name share; kept in `templates`."""
+        kind = type(fn)
         # A Python Function may carry a ctx.name of the user's own, which hides name().
-        name = type(fn).__name__ if isinstance(fn, torch._C._FunctionBase) else fn.name()
-        known = self._templates.get((name, type(fn)))
-        if known is None:
-            op = name.removeprefix("torch::autograd::")
-            known = self._templates[name, type(fn)] = {**NODE_ATTRIBUTES, "op": op, "kind": _kind(fn, op)}
-        return known
+        name = kind.__name__ if isinstance(fn, torch._C._FunctionBase) else fn.name()
+        op = name.removeprefix("torch::autograd::")
+        template = {**NODE_ATTRIBUTES, "op": op, "kind": _kind(fn, op)}
+        if op == kind.__name__:  # nodes that have no Python type of their own share one, whatever their names
+            self.templates[kind] = template
+        return template
 
     def outputs(self, fn: Any) -> list[dict[str, Any]]:
-        # A nested tensor's shape is ragged, and asking for it raises.
-        key = tuple(
-            [(None if one.is_nested_tensor else tuple(one.shape), one.dtype, one.device) for one in fn._input_metadata]
-        )
+        metadata = fn._input_metadata
+        # Almost every node has one output, and this is done for each: no call for them.
+        one = metadata[0] if len(metadata) == 1 else None
+        key: tuple[Any, ...]
+        if one is None or one.is_nested_tensor:
+            key = tuple([_output_key(one) for one in metadata])
+        else:
+            key = (one.dtype, one.device, *one.shape)
         known = self._outputs.get(key)
         if known is None:
-            known = self._outputs[key] = [self._described(*one) for one in key]
+            known = self._outputs[key] = [self._described(one) for one in metadata]
         return known
 
-    def saved(self, fn: Any, charges: Charges) -> tuple[list[dict[str, Any]], int]:
-        values = saved_values(fn)
-        if not values:
-            return NODE_ATTRIBUTES["saved"], 0
+    def saved(self, values: list[SavedValue], charges: Charges) -> tuple[list[dict[str, Any]], int]:
         entries = []
         total = 0
-        for value in values:
-            entry, fresh = self._entry(value, charges)
+        for name, tensor, state, version, current in values:
+            shape = dtype = size = number = None
+            fresh = 0
+            if tensor is not None:
+                number, fresh = charges.charge(tensor)
+                strided = tensor.layout is torch.strided
+                if strided or not tensor.is_nested:
+                    shape = self._shapes.get(tensor.shape)
+                    if shape is None:
+                        shape = self._shapes[tensor.shape] = [int(one) for one in tensor.shape]
+                dtype = self._dtypes.get(tensor.dtype) or self._dtype(tensor.dtype)
+                # Of its own values, in all its parts where it is sparse or nested.
+                size = tensor.nbytes if strided else sum(part.nbytes for part in parts_of(tensor))
+            entry = {
+                "name": name,
+                "shape": shape,
+                "dtype": dtype,
+                "bytes": size,
+                "storage": number,
+                "state": state,
+                "version": version,
+            }
+            if current is not None:
+                entry["current_version"] = current
+            if not fresh:  # a storage never seen before has no equal entry yet; equal shapes are one object
+                entry = self._shared.setdefault((name, id(shape), dtype, size, number, state, version, current), entry)
             entries.append(entry)
             total += fresh
         if not total:
             entries = self._saved.setdefault(tuple(map(id, entries)), entries)
         return entries, total
-
-    def _entry(self, value: SavedValue, charges: Charges) -> tuple[dict[str, Any], int]:
-        name, tensor, state, version, current = value
-        if tensor is None:
-            shape = dtype = size = number = None
-            fresh = 0
-        else:
-            number, fresh = charges.charge(storages_of(tensor))
-            strided = tensor.layout is torch.strided
-            shape = self._shape(tensor.shape) if strided or not tensor.is_nested else None
-            dtype = self._dtype(tensor.dtype)
-            size = tensor.nbytes if strided else _bytes(tensor)
-        entry = {
-            "name": name,
-            "shape": shape,
-            "dtype": dtype,
-            "bytes": size,
-            "storage": number,
-            "state": state,
-            "version": version,
-        }
-        if current is not None:
-            entry["current_version"] = current
-        if fresh:  # a storage never seen before has no equal entry yet
-            return entry, fresh
-        # Equal shapes are one object, see _shape.
-        return self._shared.setdefault((name, id(shape), dtype, size, number, state, version, current), entry), 0
-
-    def _shape(self, shape: torch.Size) -> list[int]:
-        known = self._shapes.get(shape)
-        if known is None:
-            known = self._shapes[shape] = [int(size) for size in shape]
-        return known
 
     def _dtype(self, dtype: torch.dtype) -> str:
         known = self._dtypes.get(dtype)
@@ -253,21 +261,20 @@ class _Descriptions:
             known = self._dtypes[dtype] = str(dtype).removeprefix("torch.")
         return known
 
-    def _described(self, shape: tuple[int, ...] | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-        return {
-            "shape": None if shape is None else [int(size) for size in shape],
-            "dtype": self._dtype(dtype),
-            "device": str(device),
-        }
+    def _described(self, metadata: Any) -> dict[str, Any]:
+        # A nested tensor's shape is ragged, and asking for it raises.
+        shape = None if metadata.is_nested_tensor else [int(size) for size in metadata.shape]
+        return {"shape": shape, "dtype": self._dtype(metadata.dtype), "device": str(metadata.device)}
 
 
-def _bytes(tensor: Tensor) -> int:
-    """Bytes of all parts of a tensor that is sparse or nested; 0 where torch hides them."""
-    return sum(part.nbytes for part in parts_of(tensor))
+def _output_key(metadata: Any) -> tuple[Any, ...]:
+    if metadata.is_nested_tensor:
+        return metadata.dtype, metadata.device, None
+    return metadata.dtype, metadata.device, *metadata.shape
 
 
 def _kind(fn: Any, op: str) -> str:
-    if _is_leaf(fn):
+    if type(fn).__name__ == "AccumulateGrad":
         return "leaf"
     if isinstance(fn, torch._C._FunctionBase):
         function = getattr(fn, "_forward_cls", None)

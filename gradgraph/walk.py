@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch.autograd.graph import GradientEdge, Node
 
@@ -14,7 +14,7 @@ class Walk:
     """All nodes that some roots reach, breadth first, with every edge.
 
     Edges stand in columns, those of one node together: the edges of node u are the positions `start[u]` to
-    `start[u + 1]`. A million nodes take some 200 bytes each, the nodes' own wrappers apart.
+    `start[u + 1]`, and so on by rising u. A million nodes take some 200 bytes each, their own wrappers apart.
     """
 
     def __init__(self) -> None:
@@ -23,6 +23,7 @@ class Walk:
         self.nodes: list[Node] = []
         self.detached = array("q")  # None slots of each node
         self.start = array("q", [0])
+        self.source = array("q")
         self.target = array("q")
         self.slot = array("q")
         self.output_nr = array("q")
@@ -30,6 +31,10 @@ class Walk:
     def follow(self, roots: Sequence[GradientEdge]) -> None:
         """Add all that `roots` reach. Iterative; runs no user code."""
         keys, nodes = self.key_of, self.nodes
+        add_source, add_target = self.source.append, self.target.append
+        add_slot, add_output_nr = self.slot.append, self.output_nr.append
+        add_detached, add_start = self.detached.append, self.start.append
+        position = len(self.target)
         u = len(nodes)
         for root in roots:
             if root.node not in keys:
@@ -45,11 +50,13 @@ class Walk:
                 if v is None:
                     v = keys[child] = len(nodes)
                     nodes.append(child)
-                self.target.append(v)
-                self.slot.append(slot)
-                self.output_nr.append(output_nr)
-            self.detached.append(missing)
-            self.start.append(len(self.target))
+                add_source(u)
+                add_target(v)
+                add_slot(slot)
+                add_output_nr(output_nr)
+                position += 1
+            add_detached(missing)
+            add_start(position)
             u += 1
 
     def keys(self, roots: Sequence[GradientEdge]) -> list[int]:
@@ -59,9 +66,3 @@ class Walk:
     def below(self, key: int) -> array[int]:
         """Keys of the nodes that the edges of `key` lead to, one for each edge."""
         return self.target[self.start[key] : self.start[key + 1]]
-
-    def edges(self, count: int) -> Iterator[tuple[int, int, int]]:
-        """Position, source and target of every edge of the first `count` nodes."""
-        for u in range(count):
-            for position in range(self.start[u], self.start[u + 1]):
-                yield position, u, self.target[position]

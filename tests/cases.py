@@ -51,7 +51,8 @@ class Cube(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grads[0] * 3 * x**2
+        gradient: Tensor = grads[0] * 3 * x**2
+        return gradient
 
 
 class OnceOnly(torch.autograd.Function):
@@ -66,7 +67,8 @@ class OnceOnly(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         x, _ = ctx.saved_tensors
-        return grads[0] * 2 * x
+        gradient: Tensor = grads[0] * 2 * x
+        return gradient
 
 
 def custom_function() -> Case:

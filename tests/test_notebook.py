@@ -105,7 +105,7 @@ def test_a_picture_needs_no_torch(tmp_path: Path) -> None:
 def test_the_tutorial_runs_and_shows_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    notebook = nbformat.read(TUTORIAL, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(TUTORIAL, as_version=4)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     shown = [
         output["data"]
@@ -124,5 +124,5 @@ def test_the_tutorial_runs_and_shows_pictures(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_the_tutorial_is_stored_without_outputs() -> None:
-    notebook = nbformat.read(TUTORIAL, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(TUTORIAL, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")

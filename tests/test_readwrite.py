@@ -86,7 +86,7 @@ def test_the_file_is_safe_inside_a_page_and_strict(tmp_path: Path) -> None:
 def test_networkx_reads_it_too(tmp_path: Path) -> None:
     graph = traced()
     data = json.loads(write_json(graph, tmp_path / "g.json").read_text())
-    theirs = nx.node_link_graph(data, edges="edges")
+    theirs: Any = nx.node_link_graph(data, edges="edges")
     assert set(theirs.edges(keys=True)) == set(graph.edges(keys=True))
     assert theirs.nodes[3]["op"] == graph.nodes[3]["op"]
 

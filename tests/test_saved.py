@@ -148,11 +148,13 @@ def test_tensors_kept_on_ctx_count() -> None:
         def forward(ctx: Any, x: Tensor) -> Tensor:
             ctx.factor = torch.full((10,), 2.0)
             ctx.more = [torch.ones(5), None]
-            return x * ctx.factor
+            scaled: Tensor = x * ctx.factor
+            return scaled
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Tensor:
-            return grads[0] * ctx.factor
+            scaled: Tensor = grads[0] * ctx.factor
+            return scaled
 
     graph = trace(Keeps.apply(torch.ones(10, requires_grad=True)))
     assert [(value["name"], value["bytes"]) for value in graph.nodes[0]["saved"]] == [

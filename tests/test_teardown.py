@@ -10,7 +10,7 @@ import weakref
 import torch
 
 from gradgraph import trace
-from gradgraph.teardown import BAND, _waiting
+from gradgraph.teardown import BAND, SAFE, _waiting
 
 # In a process of its own: what is tested for is a segmentation fault, in threads with little stack too.
 PROGRAM = """
@@ -71,7 +71,7 @@ def test_few_fuses_are_laid() -> None:
 def test_shallow_graphs_are_left_untouched() -> None:
     w = torch.ones((), requires_grad=True)
     y = w
-    for _ in range(BAND - 2):
+    for _ in range(SAFE):
         y = y * w
     graph = trace(y)
     assert not any(fn.metadata for fn in graph.live.nodes)

@@ -349,11 +349,18 @@ def test_a_graph_does_not_outlive_its_last_name() -> None:
     assert activation() is None
 
 
-def test_gc_is_back_on_after_an_error() -> None:
+def test_gc_is_back_on_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(walk: object) -> None:
+        assert not gc.isenabled()
+        raise RuntimeError("during the pause")
+
     x = torch.ones(2, requires_grad=True)
-    with pytest.raises(InputError):
-        trace(x * 2, names={"x": torch.ones(1)})
+    monkeypatch.setattr("gradgraph.tracer._WORTH_A_PAUSE", 0)
+    monkeypatch.setattr("gradgraph.tracer.lay_fuses", broken)
+    with pytest.raises(RuntimeError, match="during the pause"):
+        trace(x * 2)
     assert gc.isenabled()
+    monkeypatch.undo()
     gc.disable()
     try:
         trace(x * 2)

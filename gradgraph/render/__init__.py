@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gradgraph.errors import InputError, RenderError
+from gradgraph.errors import InputError
+from gradgraph.files import write_whole
 from gradgraph.render.size import MAX_BOXES
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def render(
         The path of the file.
 
     Raises:
-        InputError: an unknown format, theme or measure, annotations asked for that no node carries.
-        RenderError: the graph is too large to lay out, no engine succeeds, or the file cannot be written.
+        InputError: an unknown format, theme or measure, annotations asked for that no node carries, or a path that
+            cannot be written.
+        RenderError: the graph is too large to lay out, or no engine succeeds.
 
     Example:
         >>> import tempfile, torch, gradgraph
@@ -85,8 +86,7 @@ def render(
         content = _draw(
             graph, chosen, theme=theme, engine=engine, timeout=timeout, max_boxes=max_boxes, dpi=dpi, **options
         )
-    _write(target, content)
-    return target
+    return write_whole(target, content)
 
 
 def to_dot(graph: AutogradGraph, *, theme: str = "light", **options: Any) -> str:
@@ -187,23 +187,3 @@ def _check_folder(path: Path) -> None:
         raise InputError(f"cannot write to {str(path)!r}: it is a folder; give the path of a file.")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path.name!r}: there is no folder {str(path.parent)!r}; make it first.")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Put the file in place in one step: a reader sees the old one or the whole new one."""
-    # A link keeps pointing where it does, and what it points to is replaced.
-    final = Path(os.path.realpath(path))
-    temporary = final.with_name(f".{final.name[:64]}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        # Made with the permissions that any new file of this user has, unlike those of tempfile.
-        with open(temporary, "xb") as file:
-            file.write(content)
-        if final.exists():
-            os.chmod(temporary, final.stat().st_mode & 0o777)
-        os.replace(temporary, final)
-    except OSError as error:
-        raise RenderError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; choose a folder that you may write to, with room."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

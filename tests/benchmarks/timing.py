@@ -1,0 +1,30 @@
+"""Timing two things in turn, so that a machine whose speed drifts treats both alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["in_turn", "markdown"]
+
+
+def in_turn(runs: int, **candidates: Callable[[], Any]) -> dict[str, float]:
+    """Median seconds of each candidate over `runs` rounds of all; what a call returns is freed outside the clock."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(runs):
+        for name, call in candidates.items():
+            gc.collect()
+            start = time.perf_counter()
+            result = call()
+            times[name].append(time.perf_counter() - start)
+            del result
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
