@@ -6,6 +6,7 @@ it knows. Every text is quoted here, whatever it contains.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ __all__ = ["dot_of", "quoted"]
 
 _LEGEND_WIDTH = 480.0  # points; longer legends take another row
 _LEGEND_HEIGHT = 17.0
+_LEGEND_GAP = 12.0
 
 _SHAPES = {"leaf": "box", "op": "box", "custom": "note", "opaque": "box3d", "blocked": "octagon", "root": "box"}
 _LEGEND_TEXTS = {
@@ -155,11 +157,14 @@ def _legend(picture: Picture, theme: Theme) -> Iterator[str]:
     yield f'    node [fontsize={DETAIL_PT:g}, height={_inches(_LEGEND_HEIGHT)}, fontcolor="{theme.quiet}"]'
     rows: list[list[str]] = [[]]
     used = 0.0
+    whole = sum(width + _LEGEND_GAP for _, _, width, _ in entries)
+    # Rows of like width: none is left with a single entry.
+    most = whole / math.ceil(whole / _LEGEND_WIDTH) if entries else _LEGEND_WIDTH
     for first, last, width, statements in (*entries, *scale):
-        if used and (used + width > _LEGEND_WIDTH or first == "measure"):
+        if used and (used + width / 2 > most or first == "measure"):
             rows.append([])
             used = 0.0
-        used += width + 12
+        used += width + _LEGEND_GAP
         rows[-1] += [first] if first == last else [first, last]
         yield from (f"    {statement}" for statement in statements)
     for row in rows:

@@ -190,7 +190,7 @@ def test_a_full_disk(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "a.dot")
 
-    monkeypatch.setattr(import_module("gradgraph.render"), "_write", full)
+    monkeypatch.setattr(import_module("gradgraph.render"), "write_whole", full)
     assert refused(run_cli, "render train.py -o a.dot", 1) == (
         "[Errno 28] No space left on device: 'a.dot': the system refused; check the disk, the permissions and the "
         "paths."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -22,12 +21,8 @@ from gradgraph.render.theme import DARK, LIGHT, Theme, theme_called
 from tests.render.graphs import GALLERY, chain, compare, sample
 
 ENGINES = {
-    "dot": pytest.param(
-        layout_installed,
-        marks=[pytest.mark.needs_dot, pytest.mark.skipif(shutil.which("dot") is None, reason="no Graphviz installed")],
-        id="dot",
-    ),
-    "embedded": pytest.param(layout_embedded, id="embedded"),
+    "dot": pytest.param(layout_installed, marks=pytest.mark.needs_dot, id="dot"),
+    "embedded": pytest.param(layout_embedded, marks=pytest.mark.needs_embedded, id="embedded"),
 }
 EVERYTHING = Show(gradients=True, hessian=True, saved=True)
 

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from PIL import Image, ImageChops, ImageFont
@@ -23,10 +21,9 @@ from gradgraph.render.font import Face, face, font_files
 from gradgraph.render.image import FONT_FAMILY, FONT_FAMILY_BOLD, clean_svg, draw, engines, text_width
 from gradgraph.render.pdf import svg_to_pdf
 
-_DOT = [pytest.mark.needs_dot, pytest.mark.skipif(shutil.which("dot") is None, reason="no Graphviz installed")]
-Test = TypeVar("Test", bound=Callable[..., object])
+needs_dot, needs_embedded = pytest.mark.needs_dot, pytest.mark.needs_embedded
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="fakes dot by a shell script")
-ENGINES = [pytest.param("dot", marks=_DOT), "embedded"]
+ENGINES = [pytest.param("dot", marks=needs_dot), pytest.param("embedded", marks=needs_embedded)]
 FORMATS = ["svg", "png", "pdf"]
 MAGIC = {"svg": b"<?xml", "png": b"\x89PNG\r\n", "pdf": b"%PDF-1."}
 
@@ -49,13 +46,6 @@ SAMPLE = f"""digraph "sample & <all>" {{
   c -> e [color="#ff6633", arrowhead=empty]; a -> e [dir=both, arrowtail=odot]; e -> f;
 }}"""
 BLANK = re.sub(r'label="[^|{]*?"', 'label=""', re.sub(r"\{op\|.*x\}", "{|{|}|}", SAMPLE.replace('\\"', "")))
-
-
-def needs_dot(test: Test) -> Test:
-    """Mark a test that runs an installed Graphviz."""
-    for mark in _DOT:
-        test = mark(test)
-    return test
 
 
 def picture(png: bytes) -> Image.Image:
@@ -125,12 +115,14 @@ class TestFormats:
         difference = ImageChops.difference(written.crop(crop), blank.crop(crop)).convert("L")
         assert sum(difference.histogram()[60:]) > 1500
 
+    @pytest.mark.needs_embedded
     @needs_dot
     def test_both_engines_make_pictures_of_one_size(self) -> None:
         one, other = (picture(draw(SAMPLE, "png", engine=engine)) for engine in ("dot", "embedded"))
         assert one.width == pytest.approx(other.width, rel=0.05)
         assert one.height == pytest.approx(other.height, rel=0.05)
 
+    @pytest.mark.needs_embedded
     @needs_dot
     def test_both_engines_draw_given_positions_alike(self) -> None:
         one, other = (
@@ -193,6 +185,7 @@ class TestTooLarge:
 
 
 class TestEngines:
+    @pytest.mark.needs_embedded
     def test_malformed_dot_is_told_with_its_line(self) -> None:
         for engine, says in [("dot", "syntax error in line 1"), ("embedded", "Failed to parse")]:
             if engine == "embedded" or shutil.which("dot"):
@@ -219,6 +212,7 @@ class TestEngines:
         for pid in pids.read_text().split():
             assert _gone(int(pid))
 
+    @pytest.mark.needs_embedded
     def test_the_embedded_engine_is_ended_too(self) -> None:
         tangle = "digraph {" + "".join(f"n{i} -> n{i * 7919 % 4001};" for i in range(12_000)) + "}"
         begun = time.monotonic()
@@ -236,6 +230,7 @@ class TestEngines:
             ("#!/nowhere/interpreter\n", "cannot be started: .*No such file"),
         ],
     )
+    @pytest.mark.needs_embedded
     def test_a_broken_dot_is_replaced_with_a_warning(self, fake_dot: Path, script: str, reason: str) -> None:
         fake_dot.write_text(script)
         with pytest.warns(RuntimeWarning, match=f"{reason}.*The embedded Graphviz drew the graph"):
@@ -243,6 +238,7 @@ class TestEngines:
         with pytest.raises(RenderError, match=reason):
             draw("digraph { a }", "svg", engine="dot")
 
+    @pytest.mark.needs_embedded
     @needs_posix
     def test_a_dot_that_is_not_executable_is_none(
         self, fake_dot: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
@@ -252,12 +248,14 @@ class TestEngines:
         assert draw("digraph { a }", "svg").startswith(b"<?xml")
         assert not recwarn.list
 
+    @pytest.mark.needs_embedded
     @pytest.mark.usefixtures("no_dot")
     def test_without_dot_the_embedded_engine_draws(self) -> None:
         assert draw(SAMPLE, "png").startswith(MAGIC["png"])
         with pytest.raises(RenderError, match=r"no executable `dot` on PATH.*apt-get install graphviz"):
             draw("digraph {}", "svg", engine="dot")
 
+    @pytest.mark.needs_embedded
     @pytest.mark.usefixtures("no_dot")
     def test_without_any_engine_the_remedies_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engines_module, "_package_folder", lambda name: None)
@@ -285,6 +283,7 @@ class TestEngines:
         assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@needs_embedded
 class TestCache:
     SOURCE = "digraph { a -> b }"
 

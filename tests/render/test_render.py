@@ -25,11 +25,8 @@ from gradgraph.render.size import check_size, count_boxes, count_passes
 from tests.render.graphs import GALLERY, chain, double_backward, made, sample, tangle
 
 ENGINES = [
-    pytest.param(
-        "dot",
-        marks=[pytest.mark.needs_dot, pytest.mark.skipif(shutil.which("dot") is None, reason="no Graphviz installed")],
-    ),
-    "embedded",
+    pytest.param("dot", marks=pytest.mark.needs_dot),
+    pytest.param("embedded", marks=pytest.mark.needs_embedded),
 ]
 MAGIC = {"png": b"\x89PNG\r\n", "svg": b"<?xml", "pdf": b"%PDF-", "dot": b"digraph"}
 SVG = "{http://www.w3.org/2000/svg}"
