@@ -37,6 +37,7 @@ def test_render_draws_into_a_file_named_after_the_target(run_cli: RunCli, target
     assert Path(expected).read_bytes().startswith(STARTS["png"])
 
 
+@pytest.mark.needs_embedded
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_render_formats_and_options(run_cli: RunCli, suffix: str) -> None:
     done(run_cli(f"render graph.json -o a.{suffix.upper()} --gradients --hessian --saved --theme dark"))
@@ -130,6 +131,7 @@ def test_hessian_methods_agree_and_the_last_pass_has_its_own_values(run_cli: Run
         assert sorted(other) == pytest.approx(sorted(expected), rel=1e-12)
 
 
+@pytest.mark.needs_embedded
 def test_doctor(run_cli: RunCli) -> None:
     text = done(run_cli("doctor")).stdout
     assert text.endswith("Pictures can be drawn.\n")

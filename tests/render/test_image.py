@@ -266,6 +266,7 @@ class TestEngines:
         assert [info.available for info in engines()] == [False, False, False]
         assert all(info.reason for info in engines())
 
+    @pytest.mark.needs_embedded
     def test_what_doctor_shows(self) -> None:
         found = {info.name: info for info in engines()}
         assert list(found) == ["dot", "embedded", "resvg"]
@@ -388,6 +389,7 @@ class TestPdf:
         assert "0 0 1 RG 2 w [5 2] 0 d\n0 0 m 9 9 l S" in page
         assert "1 2 m 3 4 5 6 7 8 c 9 10 11 12 13 14 c S" in page
 
+    @pytest.mark.needs_embedded
     def test_the_text_can_be_searched(self) -> None:
         if shutil.which("pdftotext") is None:
             pytest.skip("no pdftotext")

@@ -130,6 +130,7 @@ def inside(point: tuple[float, float], polygon: list[tuple[float, ...]]) -> bool
     return crossings % 2 == 1
 
 
+@pytest.mark.needs_embedded
 @pytest.mark.needs_dot
 @pytest.mark.skipif(shutil.which("dot") is None, reason="no Graphviz installed")
 @pytest.mark.parametrize("name", GALLERY)
@@ -151,10 +152,12 @@ def test_both_engines_draw_the_same_boxes(name: str) -> None:
         assert (width, height) == pytest.approx(drawn[1][key][:2], abs=1)
 
 
+@pytest.mark.needs_embedded
 def test_the_same_graph_gives_the_same_picture() -> None:
     assert to_svg(double_backward(), engine="embedded") == to_svg(double_backward(), engine="embedded")
 
 
+@pytest.mark.needs_embedded
 def test_headings_are_bold_and_details_quiet() -> None:
     svg = to_svg(sample(), engine="embedded")
     looks = {text.text: text.attrib for text in ElementTree.fromstring(svg).iter(f"{SVG}text")}
@@ -229,6 +232,7 @@ def test_an_existing_file_is_replaced_and_a_link_kept(tmp_path: Path) -> None:
         assert (tmp_path / "old.dot").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.needs_embedded
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "graph.svg"
     path.write_text("precious")
