@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from gradgraph.errors import GradGraphError, InputError
+from gradgraph.kinds import BLOCKED
 from gradgraph.passes import unobserved
 from gradgraph.saved import saved_values
 from gradgraph.teardown import lay_fuses
@@ -23,6 +24,9 @@ __all__ = ["aside", "hooks_suspended", "reachable"]
 @contextmanager
 def aside(what: str, roots: Sequence[Node], *, again: str) -> Iterator[Callable[[], None]]:
     """Run the engine inside the block; the RNG and the `.grad` of retained tensors are put back at its end.
+
+    Neither inference mode nor autocast around the call reaches into it: the one would give gradients without a graph,
+    the other compute them in half the precision of the graph.
 
     `retain_grad()` makes every pass, `autograd.grad` too, add to the `.grad` of a tensor that is no leaf. What the
     block is given empties those again: call it between runs.
@@ -39,8 +43,16 @@ def aside(what: str, roots: Sequence[Node], *, again: str) -> Iterator[Callable[
     devices = sorted(
         {one.device.index or 0 for root in roots for one in root._input_metadata if one.device.type == "cuda"}
     )
-    # A custom backward may draw random numbers; the program's next pass draws the same ones.
-    with unobserved(), torch.random.fork_rng(devices=devices), _retained_grads_kept(roots) as reset:
+    kinds = {one.device.type for root in roots for one in root._input_metadata} | {"cpu"}
+    with ExitStack() as stack:
+        stack.enter_context(unobserved())
+        stack.enter_context(torch.inference_mode(False))
+        for kind in sorted(kinds & {"cpu", "cuda", "mps", "xpu"}):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        # A custom backward may draw random numbers; the program's next pass draws the same ones.
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        reset = stack.enter_context(_retained_grads_kept(roots))
         try:
             yield reset
         except (RuntimeError, NotImplementedError) as error:
@@ -135,10 +147,15 @@ def _explained(error: Exception, what: str, roots: Sequence[Node], again: str) -
             f"{what} keeps the graph, and torch.compile gave its buffers away ({first}). Set "
             "torch._functorch.config.donated_buffer = False before compiling, or analyse the uncompiled function."
         )
+    if "aot_autograd does not currently support double backward" in text:
+        return GradGraphError(
+            f"{what} differentiates the graph twice, and a compiled function (CompiledFunctionBackward) cannot be: "
+            f"{first.rstrip('.')}. Call the uncompiled module, or compile it with torch.compile(..., backend='eager')."
+        )
     if _refuses(text):
         return GradGraphError(
-            f"{what} differentiates the graph twice, and {_blocked(roots)} cannot be differentiated again: {first} "
-            "Use an implementation made of differentiable operations: for attention "
+            f"{what} differentiates the graph twice, and {_blocked(roots)} cannot be differentiated again: "
+            f"{first.rstrip('.')}. Use an implementation made of differentiable operations: for attention "
             "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for cuDNN torch.backends.cudnn.flags(enabled=False), "
             "for a custom Function a backward of differentiable operations without once_differentiable."
         )
@@ -151,13 +168,12 @@ def _refuses(text: str) -> bool:
         or ("derivative for" in text and "not implemented" in text)
         or "does not support double backward" in text
         or "is not differentiable twice" in text
-        or "aot_autograd does not currently support double backward" in text
     )
 
 
 def _blocked(roots: Sequence[Node]) -> str:
     """The nodes behind `roots` that refuse to be differentiated, by the operations that they stand in for."""
     names = [fn.name() for fn in reachable(roots)]
-    found = [name for name in names if name in ("NotImplemented", "Error", "DelayedError")]
+    found = [name for name in names if name.removeprefix("torch::autograd::") in BLOCKED]
     found += [name for name in names if "flash" in name.lower() or "efficient" in name.lower() or "Cudnn" in name]
     return ", ".join(dict.fromkeys(found)) or "one of its nodes"

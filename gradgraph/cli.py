@@ -111,5 +111,9 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, "-V", "--version", prog_name="gradgraph", message="%(prog)s %(version)s")
-def main(debug: bool) -> None:
+def main(debug: bool) -> None:  # noqa: ARG001 - read where an error is shown
     """Trace, measure and draw PyTorch autograd graphs, double-backward ones included."""
+    import warnings
+
+    # torch says this at its import where there is no NumPy, which gradgraph does not need either.
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")

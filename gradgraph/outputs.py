@@ -76,4 +76,4 @@ def _contents(item: Any) -> list[Any]:
 def _brief(value: Any) -> str:
     if isinstance(value, (list, tuple, Mapping)):
         return f"a {type(value).__name__} of {len(value)} entries"
-    return f"a {type(value).__name__}"
+    return f"{'an' if type(value).__name__[0] in 'aeiouAEIOU' else 'a'} {type(value).__name__}"

@@ -99,8 +99,8 @@ def raised_in(path: str, what: str | None = None) -> Iterator[None]:
         if error.code not in (None, 0):
             said = f"status {error.code}" if isinstance(error.code, int) else f"the message {_one_line(error.code)!r}"
             raise TargetError(
-                f"{_where(error, path)}: the program exited with {said}, so it may not have come to its backward "
-                "pass. Arguments for it go after `--`, for example: gradgraph render script.py -- --epochs 3"
+                f"{_where(error, path)}: the program exited with {said}, expected status 0. If it lacked "
+                "arguments, give them after `--`, for example: gradgraph render script.py -- --epochs 3"
             ) from error
     except Exception as error:
         whole = _one_line(error)

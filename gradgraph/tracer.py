@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradgraph.graph import NODE_ATTRIBUTES, SCHEMA_VERSION, AutogradGraph, Live
+from gradgraph.kinds import kind_of
 from gradgraph.leaves import module_of_nodes, name_leaves, name_others
 from gradgraph.orders import Made, curvature_edges, orders_of
 from gradgraph.outputs import flatten
@@ -201,7 +202,7 @@ class _Descriptions:
         # A Python Function may carry a ctx.name of the user's own, which hides name().
         name = kind.__name__ if isinstance(fn, torch._C._FunctionBase) else fn.name()
         op = name.removeprefix("torch::autograd::")
-        template = {**NODE_ATTRIBUTES, "op": op, "kind": _kind(fn, op)}
+        template = {**NODE_ATTRIBUTES, "op": op, "kind": kind_of(fn, op)}
         if op == kind.__name__:  # nodes that have no Python type of their own share one, whatever their names
             self.templates[kind] = template
         return template
@@ -271,25 +272,3 @@ def _output_key(metadata: Any) -> tuple[Any, ...]:
     if metadata.is_nested_tensor:
         return metadata.dtype, metadata.device, None
     return metadata.dtype, metadata.device, *metadata.shape
-
-
-def _kind(fn: Any, op: str) -> str:
-    if type(fn).__name__ == "AccumulateGrad":
-        return "leaf"
-    if isinstance(fn, torch._C._FunctionBase):
-        function = getattr(fn, "_forward_cls", None)
-        where = getattr(function, "__module__", "")
-        if op == "CheckpointFunctionBackward" and where.startswith("torch."):
-            return "opaque"  # reentrant checkpoint: its forward runs again, unseen, within its backward
-        if where.startswith("torch._functorch") and "Compiled" in op:
-            return "opaque"
-        backward = getattr(function, "backward", None)
-        # once_differentiable wraps the user's backward in a function of torch's own module.
-        if getattr(backward, "__globals__", None) is torch.autograd.function.__dict__ and hasattr(
-            backward, "__wrapped__"
-        ):
-            return "blocked"
-        return "custom"
-    if op in ("NotImplemented", "Error", "DelayedError"):
-        return "blocked"
-    return "op"

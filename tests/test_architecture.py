@@ -16,7 +16,7 @@ PACKAGE = Path(gradgraph.__file__).parent
 #: Lowest first. A module imports, at its top level, from lower tiers and from its own package only.
 TIERS = [
     ["errors"],
-    ["entries", "files", "graph", "measure", "outputs", "params", "passes", "program", "saved", "walk"],
+    ["entries", "files", "graph", "kinds", "measure", "outputs", "params", "passes", "program", "saved", "walk"],
     ["labels", "leaves", "orders", "teardown"],
     ["aside", "tracer", "watching"],
     ["ledger"],

@@ -352,11 +352,11 @@ def test_a_saved_graph() -> None:
          "...` shows the traceback)."),
         ("x = 1\ny = (", "train.py:2: the program raised SyntaxError: '(' was never closed (train.py, line 2) "
          "(expected it to run to its end; `gradgraph --debug ...` shows the traceback)."),
-        ("import sys\nsys.exit(3)", "train.py:2: the program exited with status 3, so it may not have come to its "
-         "backward pass. Arguments for it go after `--`, for example: gradgraph render script.py -- --epochs 3"),
-        ("import sys\nsys.exit('usage: me')", "train.py:2: the program exited with the message 'usage: me', so it may "
-         "not have come to its backward pass. Arguments for it go after `--`, for example: gradgraph render script.py "
-         "-- --epochs 3"),
+        ("import sys\nsys.exit(3)", "train.py:2: the program exited with status 3, expected status 0. If it lacked "
+         "arguments, give them after `--`, for example: gradgraph render script.py -- --epochs 3"),
+        ("import sys\nsys.exit('usage: me')", "train.py:2: the program exited with the message 'usage: me', expected "
+         "status 0. If it lacked arguments, give them after `--`, for example: gradgraph render script.py -- --epochs "
+         "3"),
         ("x = 1", "train.py ran to its end without a backward pass (backward() or autograd.grad()), so there is no "
          "graph to show. Either let it run one, or name a function of it that returns a tensor: train.py:function"),
         ("import torch\nx = torch.ones(1, requires_grad=True)\nloss = x.exp()\nother = x.sin()", "train.py ran to its "
@@ -387,7 +387,7 @@ def test_an_interrupt_is_the_users() -> None:
         ("zzz", "train.py has no global 'zzz' after it ran. Its tensors with a graph are loss, fresh."),
         ("model.zzz", "model of train.py has no attribute 'zzz' after it ran, and no tensor with a graph; name a "
          "function of it that returns one."),
-        ("number", "train.py:number holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got a "
+        ("number", "train.py:number holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got an "
          "int."),
         ("nothing", "train.py:nothing holds no tensor: expected a tensor, a GradientEdge or a nesting of them, got a "
          "NoneType."),

@@ -122,10 +122,10 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def terminal_width() -> int:
-    """Columns for a table: the terminal's, or 100 where the output goes elsewhere and must not depend on one."""
+    """Columns for a table: the terminal's, or as many as it takes where the output goes elsewhere."""
     import shutil
 
-    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 100
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 10_000
 
 
 def print_json(value: Any) -> None:

@@ -18,7 +18,7 @@ Examples:
   gradgraph completion fish > ~/.config/fish/completions/gradgraph.fish
   echo 'eval "$(gradgraph completion zsh)"' >> ~/.zshrc""",
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
     """Print the shell script that enables Tab completion."""

@@ -13,6 +13,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from gradgraph.aside import aside, hooks_suspended, reachable
 from gradgraph.errors import GradGraphError, InputError
+from gradgraph.kinds import is_once_differentiable
 
 __all__ = ["FirstOrder", "Reached", "first_order"]
 
@@ -98,6 +99,11 @@ def _check_loss(what: str, loss: Any) -> None:
 
 def _check_params(what: str, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise InputError(
+                f"{what} expected parameters with values, but {name!r} is on the meta device, which holds none. Move "
+                "the model with .to_empty(device=...) and give it values."
+            )
         if tensor.is_complex():
             raise InputError(
                 f"{what} expected real parameters, but {name!r} is {str(tensor.dtype).removeprefix('torch.')}: a real "
@@ -121,7 +127,7 @@ def _unreached(what: str, tensors: Mapping[str, Tensor], active: Mapping[str, Te
 
 def _check_twice_differentiable(what: str, roots: list[Node], active: Mapping[str, Tensor]) -> None:
     """Refuse a `once_differentiable` Function on the way: its gradient often just has no graph, which looks linear."""
-    once = [fn for fn in reachable(roots) if _is_once_differentiable(fn)]
+    once = [fn for fn in reachable(roots) if is_once_differentiable(fn)]
     if not once:
         return
     targets = {get_gradient_edge(tensor).node for tensor in active.values()}
@@ -131,13 +137,3 @@ def _check_twice_differentiable(what: str, roots: list[Node], active: Mapping[st
                 f"{what} differentiates the graph twice, and {fn.name()} cannot be: its backward is marked "
                 "@once_differentiable. Write its backward in differentiable operations and remove the mark."
             )
-
-
-def _is_once_differentiable(fn: Any) -> bool:
-    if not isinstance(fn, torch._C._FunctionBase):
-        return False
-    backward = getattr(getattr(fn, "_forward_cls", None), "backward", None)
-    # The mark wraps the user's backward in a function of torch's own module.
-    return hasattr(backward, "__wrapped__") and (
-        getattr(backward, "__globals__", None) is torch.autograd.function.__dict__
-    )

@@ -53,7 +53,7 @@ def test_a_script_that_raises_after_its_pass_leaves_no_picture(run_cli: RunCli) 
          "a saved graph.json."),
         ("summary train.py:los", "train.py has no global 'los' after it ran. Did you mean train.py:loss?"),
         ("summary train.py:epochs", "train.py:epochs holds no tensor: expected a tensor, a GradientEdge or a nesting "
-         "of them, got a int."),
+         "of them, got an int."),
         ("memory train.py:data", "train.py:data is a float64 tensor of shape [8, 2] that does not require grad, so "
          "there is no graph to trace. Was it computed under torch.no_grad(), detached, converted by .item() or "
          ".numpy(), or from leaves without requires_grad=True? A gradient has a graph only where create_graph=True "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from gradgraph import hessian, hessian_diagonal, hvp
+from gradgraph import gradients, hessian, hessian_diagonal, hvp, trace
 from gradgraph.curvature import rows as rows_module
 from gradgraph.curvature.budget import budget, bytes_per_row, chunk_for
 from gradgraph.curvature.rows import Plan, rows_of
@@ -348,3 +348,34 @@ def test_progress_is_shown_when_asked_for_and_not_else(monkeypatch: pytest.Monke
         monkeypatch.setattr(sys, "stderr", stream)
         hessian_diagonal(loss, x, progress=wanted)
         assert ("hessian diagonal" in stream.getvalue()) == shown
+
+
+@pytest.mark.parametrize("mode", ["inference_mode", "no_grad", "autocast"])
+def test_modes_around_the_call_change_no_number(mode: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    loss = net(torch.randn(4, 2)).square().mean()
+    around: Any = {
+        "inference_mode": torch.inference_mode,
+        "no_grad": torch.no_grad,
+        "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    }[mode]
+    expected = numbers(loss, net)
+    with around():
+        assert numbers(loss, net) == expected
+    assert any(any(values) for values in expected)
+
+
+def numbers(loss: torch.Tensor, net: nn.Module) -> list[list[float]]:
+    """All that the analyses say of `loss`."""
+    ones = {name: torch.ones_like(p) for name, p in net.named_parameters()}
+    results = [hessian_diagonal(loss, net, method=method) for method in ("batched", "accumulate")]
+    found = [tensor for result in (*results, hvp(loss, net, ones), hessian(loss, net)) for tensor in result.values()]
+    norms = [one.norm or 0.0 for one in gradients(trace(loss, net)).values()]
+    return [*(tensor.flatten().tolist() for tensor in found), norms]
+
+
+def test_meta_parameters_are_refused() -> None:
+    net = nn.Linear(2, 2, device="meta")
+    with pytest.raises(InputError, match="hvp expected parameters with values, but 'weight' is on the meta device"):
+        hvp(net(torch.ones(1, 2, device="meta")).sum(), net, list(net.parameters()))
