@@ -209,13 +209,8 @@ class _Descriptions:
 
     def outputs(self, fn: Any) -> list[dict[str, Any]]:
         metadata = fn._input_metadata
-        # Almost every node has one output, and this is done for each: no call for them.
-        one = metadata[0] if len(metadata) == 1 else None
-        key: tuple[Any, ...]
-        if one is None or one.is_nested_tensor:
-            key = tuple([_output_key(one) for one in metadata])
-        else:
-            key = (one.dtype, one.device, *one.shape)
+        # Almost every node has one output, and this is done for each.
+        key = _output_key(metadata[0]) if len(metadata) == 1 else tuple([_output_key(one) for one in metadata])
         known = self._outputs.get(key)
         if known is None:
             known = self._outputs[key] = [self._described(one) for one in metadata]

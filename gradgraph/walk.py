@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 
 from torch.autograd.graph import GradientEdge, Node
@@ -21,12 +20,12 @@ class Walk:
         # The wrapper of a node keeps its identity only while it is held: every one stays in here meanwhile.
         self.key_of: dict[Node, int] = {}
         self.nodes: list[Node] = []
-        self.detached = array("q")  # None slots of each node
-        self.start = array("q", [0])
-        self.source = array("q")
-        self.target = array("q")
-        self.slot = array("q")
-        self.output_nr = array("q")
+        self.detached: list[int] = []  # None slots of each node
+        self.start = [0]
+        self.source: list[int] = []
+        self.target: list[int] = []
+        self.slot: list[int] = []
+        self.output_nr: list[int] = []
 
     def follow(self, roots: Sequence[GradientEdge]) -> None:
         """Add all that `roots` reach. Iterative; runs no user code."""
@@ -63,6 +62,6 @@ class Walk:
         """Keys of the nodes of `roots`, in their order."""
         return [self.key_of[root.node] for root in roots]
 
-    def below(self, key: int) -> array[int]:
+    def below(self, key: int) -> list[int]:
         """Keys of the nodes that the edges of `key` lead to, one for each edge."""
         return self.target[self.start[key] : self.start[key + 1]]
