@@ -1,43 +1,53 @@
-"""Annotate an opened target's graph with what the command line was asked for."""
+"""A target's graph, annotated with what the command line was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gradgraph.errors import GradGraphError, InputError, TargetError
-from gradgraph.graph import annotate
-from gradgraph.target import Opened
+from gradgraph.graph import AutogradGraph, annotate
+from gradgraph.target import Opened, Target, opened
 
 if TYPE_CHECKING:
     from gradgraph.curvature import HessianDiagonal
 
-__all__ = ["Method", "add_gradients", "add_hessian"]
+__all__ = ["Method", "add_gradients", "add_hessian", "annotated_graph"]
 
 Method = Literal["auto", "accumulate", "batched"]
 
 _Result = TypeVar("_Result")
 
 
-def add_gradients(opened: Opened) -> None:
+def annotated_graph(target: Target, arguments: Sequence[str], *, gradients: bool, hessian: bool) -> AutogradGraph:
+    """The graph of `target`, run with `arguments`, with the statistics asked for. Raises what `opened` and they do."""
+    with opened(target, arguments, gradients=gradients, keep=hessian) as one:
+        if gradients:
+            add_gradients(one)
+        if hessian:
+            add_hessian(one)
+        return one.graph
+
+
+def add_gradients(one: Opened) -> None:
     """Write the gradient statistics of every node: of the user's own pass where there was one, else of a fresh one.
 
     Raises:
         TargetError: a saved graph without gradients, or a graph that cannot be differentiated any more.
         InputError: the outputs do not give a gradient.
     """
-    graph = opened.graph
-    if opened.statistics is not None:
-        annotate(graph, "gradient", opened.statistics)
+    graph = one.graph
+    if one.statistics is not None:
+        annotate(graph, "gradient", one.statistics)
     elif graph.is_live:
         from gradgraph.gradients import gradients
 
-        annotate(graph, "gradient", _differentiated(opened, lambda: gradients(graph)))
+        annotate(graph, "gradient", _differentiated(one, lambda: gradients(graph)))
     elif all(gradient is None for _, gradient in graph.nodes(data="gradient")):
-        raise _not_in_file(opened, "gradients", "--gradients")
+        raise _not_in_file(one, "gradients", "--gradients")
 
 
-def add_hessian(opened: Opened, method: Method = "auto") -> HessianDiagonal | None:
+def add_hessian(one: Opened, method: Method = "auto") -> HessianDiagonal | None:
     """Write the statistics of the Hessian's diagonal on every leaf.
 
     Returns:
@@ -47,44 +57,44 @@ def add_hessian(opened: Opened, method: Method = "auto") -> HessianDiagonal | No
         TargetError: a saved graph without it, or a graph that cannot be differentiated any more.
         InputError: the target is not one scalar.
     """
-    graph = opened.graph
-    if opened.kept is not None:
-        leaves, outputs = opened.kept.leaves, list(opened.kept.roots)
-        opened.kept.restore()
+    graph = one.graph
+    if one.kept is not None:
+        leaves, outputs = one.kept.leaves, list(one.kept.roots)
+        one.kept.restore()
     elif graph.is_live:
         leaves = {graph.nodes[key]["name"]: variable for key, variable in graph.live.leaves.items()}
-        outputs = opened.outputs
+        outputs = one.outputs
     elif any(diagonal is not None for _, diagonal in graph.nodes(data="hessian_diagonal")):
         return None
     else:
-        raise _not_in_file(opened, "a Hessian diagonal", "--hessian")
+        raise _not_in_file(one, "a Hessian diagonal", "--hessian")
     from gradgraph.curvature import hessian_diagonal
 
-    loss = _one_tensor(opened, outputs)
-    diagonal = _differentiated(opened, lambda: hessian_diagonal(loss, leaves, method=method))
+    loss = _one_tensor(one, outputs)
+    diagonal = _differentiated(one, lambda: hessian_diagonal(loss, leaves, method=method))
     annotate(graph, "hessian_diagonal", diagonal)
     return diagonal
 
 
-def _one_tensor(opened: Opened, outputs: Any) -> Any:
+def _one_tensor(one: Opened, outputs: Any) -> Any:
     from torch import Tensor
 
     while isinstance(outputs, (list, tuple)) and len(outputs) == 1:
         outputs = outputs[0]
     if outputs is None:
         raise InputError(
-            f"{opened.target.text} is a traced graph and does not hold its loss; name the loss itself: "
-            f"{opened.target.location}:loss"
+            f"{one.target.text} is a traced graph and does not hold its loss; name the loss itself: "
+            f"{one.target.location}:loss"
         )
     if not isinstance(outputs, Tensor):
         raise InputError(
-            f"a Hessian is of one scalar tensor, but {opened.target.text} gives a {type(outputs).__name__}; name the "
-            f"loss: {opened.target.location}:loss"
+            f"a Hessian is of one scalar tensor, but {one.target.text} gives a {type(outputs).__name__}; name the "
+            f"loss: {one.target.location}:loss"
         )
     return outputs
 
 
-def _differentiated(opened: Opened, analysis: Callable[[], _Result]) -> _Result:
+def _differentiated(one: Opened, analysis: Callable[[], _Result]) -> _Result:
     from gradgraph.passes import unobserved
 
     try:
@@ -95,13 +105,13 @@ def _differentiated(opened: Opened, analysis: Callable[[], _Result]) -> _Result:
     except RuntimeError as error:
         described = " ".join(str(error).split())
         raise TargetError(
-            f"{opened.target.text} cannot be differentiated once more after the program: {described} Give a function "
-            f"that returns the loss before any backward pass: {opened.target.location}:function"
+            f"{one.target.text} cannot be differentiated once more after the program: {described} Give a function "
+            f"that returns the loss before any backward pass: {one.target.location}:function"
         ) from error
 
 
-def _not_in_file(opened: Opened, what: str, option: str) -> TargetError:
+def _not_in_file(one: Opened, what: str, option: str) -> TargetError:
     return TargetError(
-        f"{opened.target.text} was saved without {what}, and only the program can compute that: save the graph again "
-        f"with gradgraph trace script.py -o {opened.target.text} {option}, or give the script itself."
+        f"{one.target.text} was saved without {what}, and only the program can compute that: save the graph again "
+        f"with gradgraph trace script.py -o {one.target.text} {option}, or give the script itself."
     )

@@ -105,15 +105,9 @@ def command(
     }
     picture = b""
     with own_stdout():
-        from gradgraph.annotated import add_gradients, add_hessian
-        from gradgraph.target import opened
+        from gradgraph.annotated import annotated_graph
 
-        with opened(parsed, ctx.meta.get("script", ()), gradients=gradients, keep=hessian) as one:
-            if gradients:
-                add_gradients(one)
-            if hessian:
-                add_hessian(one)
-            graph = one.graph
+        graph = annotated_graph(parsed, ctx.meta.get("script", ()), gradients=gradients, hessian=hessian)
         graph.release()
         with warnings_in_one_line():
             if output == "-":

@@ -41,7 +41,7 @@ A saved graph.json is itself a TARGET, and opens without torch:
 def command(ctx: click.Context, target: str, output: str, gradients: bool, hessian: bool, force: bool) -> None:
     """Save TARGET's autograd graph, as JSON to open again or as GraphML for other programs."""
     from gradgraph.readwrite import write_graphml, write_json
-    from gradgraph.target import opened, parse_target
+    from gradgraph.target import parse_target
 
     suffix = suffix_of(output)
     if suffix not in _FORMATS:
@@ -53,13 +53,8 @@ def command(ctx: click.Context, target: str, output: str, gradients: bool, hessi
     parsed = parse_target(target)
     refuse_unwritable(output, force=force)
     with own_stdout():
-        from gradgraph.annotated import add_gradients, add_hessian
+        from gradgraph.annotated import annotated_graph
 
-        with opened(parsed, ctx.meta.get("script", ()), gradients=gradients, keep=hessian) as one:
-            if gradients:
-                add_gradients(one)
-            if hessian:
-                add_hessian(one)
-            graph = one.graph
+        graph = annotated_graph(parsed, ctx.meta.get("script", ()), gradients=gradients, hessian=hessian)
         (write_json if suffix == "json" else write_graphml)(graph, output)
     click.echo(f"{output}: {len(graph)} nodes, {graph.number_of_edges()} edges")
