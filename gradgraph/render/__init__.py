@@ -12,7 +12,8 @@ from gradgraph.render.size import MAX_BOXES
 
 if TYPE_CHECKING:
     from gradgraph.graph import AutogradGraph
-    from gradgraph.render.picture import MeasureName, Picture
+    from gradgraph.render.measures import MeasureName
+    from gradgraph.render.picture import Picture
 
 __all__ = ["FORMATS", "render", "to_dot", "to_svg"]
 
@@ -145,8 +146,8 @@ def _picture(
     color: Literal["order"] | MeasureName = "order",
     title: str | None = None,
 ) -> Picture:
+    from gradgraph.render.compose import picture_of
     from gradgraph.render.lines import Show
-    from gradgraph.render.picture import picture_of
 
     show = Show(
         gradients=_wanted(graph, "gradients", gradients, ("gradient", "accumulated")),

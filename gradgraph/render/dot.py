@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD, text_width
 from gradgraph.render.lines import format_number, printable
-from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Arrow, Box, Measure, Picture
+from gradgraph.render.measures import Measure
+from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Arrow, Box, Picture
 from gradgraph.render.theme import Theme
 
 __all__ = ["dot_of", "quoted"]

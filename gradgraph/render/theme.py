@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gradgraph.errors import InputError
 
-__all__ = ["DARK", "LIGHT", "Theme", "theme_called"]
+__all__ = ["DARK", "LIGHT", "Theme", "mixed", "theme_called"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,24 @@ class Theme:
     def order(self, order: int) -> tuple[str, str]:
         """Fill and border of an operation of that order."""
         return self.orders[min(order, len(self.orders) - 1)]
+
+    def lane(self, order: int) -> str:
+        """The background of the lane of that order: its colour, faint."""
+        return mixed(self.order(order)[0], self.background, 0.3)
+
+    def card(self, fill: str) -> str:
+        """The cards behind the front one of a folded box."""
+        return mixed(fill, self.quiet, 0.82)
+
+
+def mixed(color: str, other: str, part: float) -> str:
+    """`part` of one colour and the rest of another.
+
+    >>> mixed("#ff0000", "#ffffff", 0.2)
+    '#ffcccc'
+    """
+    pairs = ((int(color[at : at + 2], 16), int(other[at : at + 2], 16)) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part * one + (1 - part) * two):02x}" for one, two in pairs)
 
 
 LIGHT = Theme(

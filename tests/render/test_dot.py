@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from gradgraph import AutogradGraph
 from gradgraph.errors import InputError
+from gradgraph.render.compose import picture_of
 from gradgraph.render.dot import dot_of, quoted
 from gradgraph.render.engines import layout_embedded, layout_installed
 from gradgraph.render.image import clean_svg
 from gradgraph.render.lines import Line, Show
-from gradgraph.render.picture import Arrow, Picture, box, picture_of
+from gradgraph.render.picture import Arrow, Picture, box
 from gradgraph.render.theme import DARK, LIGHT, Theme, theme_called
 from tests.render.graphs import GALLERY, chain, compare, sample
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from gradgraph import AutogradGraph
 from gradgraph.errors import InputError
+from gradgraph.render.compose import picture_of
 from gradgraph.render.font import text_width
 from gradgraph.render.lines import Line, Show, format_bytes, format_number, format_shape, lines_of, shorten
-from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Measure, Picture, box, picture_of
+from gradgraph.render.measures import Measure
+from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Picture, box
 from tests.render.graphs import GALLERY, chain, made, out, sample, stats
 
 EVERYTHING = Show(gradients=True, hessian=True, saved=True)
