@@ -1,0 +1,117 @@
+"""The boxes and arrows as arrays of numbers: the form in which the layout is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from gradgraph.errors import InputError
+from gradgraph.layout.spots import Link, Spot
+
+__all__ = ["Net", "net_of", "topological"]
+
+
+@dataclass
+class Net:
+    """Boxes are numbered as given. `host` is the box that a stub or a mark stands beside, -1 for all others."""
+
+    spots: Sequence[Spot]
+    ends: list[tuple[int, int]]
+    roles: list[str]
+    lane: list[int]
+    host: list[int]
+    mark: list[bool]
+    succ: list[list[int]]  # core boxes only, parallel arrows once for each
+    pred: list[list[int]]
+    saved: list[list[int]]  # where curvature arrows lead
+
+    @property
+    def size(self) -> int:
+        return len(self.spots)
+
+    def core(self) -> list[int]:
+        """The boxes that stand for themselves, in order."""
+        return [box for box, host in enumerate(self.host) if host < 0]
+
+
+def net_of(spots: Sequence[Spot], links: Sequence[Link]) -> Net:
+    """Number the boxes and find what stands beside what.
+
+    Raises:
+        InputError: two boxes of one key, an arrow to a box that is not there, or a size that is none.
+    """
+    number = {spot.key: index for index, spot in enumerate(spots)}
+    if len(number) < len(spots):
+        twice = next(spot.key for index, spot in enumerate(spots) if number[spot.key] != index)
+        raise InputError(f"lanes() needs a key of its own for each box, got {twice!r} twice; rename one.")
+    for spot in spots:
+        if not (0 < spot.width < math.inf and 0 < spot.height < math.inf):
+            raise InputError(
+                f"lanes() needs boxes of positive size in points, got {spot.width!r} × {spot.height!r} for "
+                f"{spot.key!r}; size the box by its text first."
+            )
+    try:
+        ends = [(number[link.tail], number[link.head]) for link in links]
+    except KeyError as error:
+        raise InputError(
+            f"lanes() was given an arrow at {error.args[0]!r}, which is no box; give all boxes, or drop the arrow."
+        ) from None
+    roles = [link.role for link in links]
+    host, mark = _hosts(spots, ends, roles)
+    succ: list[list[int]] = [[] for _ in spots]
+    pred: list[list[int]] = [[] for _ in spots]
+    saved: list[list[int]] = [[] for _ in spots]
+    for (tail, head), role in zip(ends, roles, strict=True):
+        if host[tail] < 0 and host[head] < 0 and tail != head:
+            succ[tail].append(head)
+            pred[head].append(tail)
+            if role == "curvature":
+                saved[tail].append(head)
+    lane = [spots[box if host[box] < 0 else host[box]].order for box in range(len(spots))]
+    return Net(spots, ends, roles, lane, host, mark, succ, pred, saved)
+
+
+def _hosts(
+    spots: Sequence[Spot], ends: Sequence[tuple[int, int]], roles: Sequence[str]
+) -> tuple[list[int], list[bool]]:
+    host = [-1] * len(spots)
+    mark = [False] * len(spots)
+    for (tail, head), role in zip(ends, roles, strict=True):
+        if role != "mark" and spots[head].stub and not spots[tail].stub and host[head] < 0:
+            host[head] = tail
+    for (tail, head), role in zip(ends, roles, strict=True):
+        if role == "mark" and host[tail] < 0 and tail != head and not mark[head]:
+            mark[tail] = True
+            host[tail] = head if host[head] < 0 else host[head]
+    return host, mark
+
+
+def topological(boxes: Iterable[int], succ: Callable[[int], Iterable[int]]) -> list[int]:
+    """`boxes` with tails before heads, as far as that goes: folded graphs may have cycles, which are cut."""
+    chosen = list(boxes)
+    waiting = dict.fromkeys(chosen, 0)
+    for box in chosen:
+        for head in succ(box):
+            if head in waiting:
+                waiting[head] += 1
+    ready = [box for box in reversed(chosen) if waiting[box] == 0]
+    order: list[int] = []
+    cut = 0
+    done: set[int] = set()
+    while len(order) < len(chosen):
+        if not ready:
+            while chosen[cut] in done:
+                cut += 1
+            ready.append(chosen[cut])
+        box = ready.pop()
+        if box in done:
+            continue
+        done.add(box)
+        order.append(box)
+        for head in succ(box):
+            if head in waiting and head not in done:
+                waiting[head] -= 1
+                if waiting[head] == 0:
+                    ready.append(head)
+    return order
