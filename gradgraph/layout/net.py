@@ -22,6 +22,7 @@ class Net:
     lane: list[int]
     host: list[int]
     mark: list[bool]
+    under: list[int]  # the side box that a stub stands below, both beside their host, else -1
     succ: list[list[int]]  # core boxes only, parallel arrows once for each
     pred: list[list[int]]
     saved: list[list[int]]  # where curvature arrows lead
@@ -59,6 +60,7 @@ def net_of(spots: Sequence[Spot], links: Sequence[Link]) -> Net:
         ) from None
     roles = [link.role for link in links]
     host, mark = _hosts(spots, ends, roles)
+    under = _aside(spots, ends, roles, host, mark)
     succ: list[list[int]] = [[] for _ in spots]
     pred: list[list[int]] = [[] for _ in spots]
     saved: list[list[int]] = [[] for _ in spots]
@@ -69,7 +71,7 @@ def net_of(spots: Sequence[Spot], links: Sequence[Link]) -> Net:
             if role == "curvature":
                 saved[tail].append(head)
     lane = [spots[box if host[box] < 0 else host[box]].order for box in range(len(spots))]
-    return Net(spots, ends, roles, lane, host, mark, succ, pred, saved)
+    return Net(spots, ends, roles, lane, host, mark, under, succ, pred, saved)
 
 
 def _hosts(
@@ -85,6 +87,38 @@ def _hosts(
             mark[tail] = True
             host[tail] = head if host[head] < 0 else host[head]
     return host, mark
+
+
+def _aside(
+    spots: Sequence[Spot],
+    ends: Sequence[tuple[int, int]],
+    roles: Sequence[str],
+    host: list[int],
+    mark: Sequence[bool],
+) -> list[int]:
+    """Let a box of the lowest order that stands between its only consumer and one leaf stand beside the consumer.
+
+    So the transposition of a weight is drawn as the weight itself would be, where its consumer has other inputs.
+    """
+    lowest = min((spot.order for spot in spots), default=0)
+    tails: list[set[int]] = [set() for _ in spots]
+    heads: list[set[int]] = [set() for _ in spots]
+    for (tail, head), role in zip(ends, roles, strict=True):
+        heads[tail].add(head)
+        if role == "mark" or spots[tail].order == lowest:  # curvature from above counts for nothing
+            tails[head].add(-1 if role == "mark" else tail)
+    aside = {}
+    for box, spot in enumerate(spots):
+        if host[box] < 0 and spot.order == lowest and len(heads[box]) == len(tails[box]) == 1:
+            (stub,), (tail,) = heads[box], tails[box]
+            if host[stub] == box and not mark[stub] and tail >= 0:
+                aside[box] = (tail, stub)
+    under = [-1] * len(spots)
+    for box, (tail, stub) in aside.items():
+        if any(host[head] < 0 and head not in aside for head in heads[tail]):
+            host[box] = host[stub] = tail
+            under[stub] = box
+    return under
 
 
 def topological(boxes: Iterable[int], succ: Callable[[int], Iterable[int]]) -> list[int]:

@@ -61,6 +61,7 @@ def geometry(
 def _across(net: Net, strips: Sequence[Strip], tracks: Sequence[Sequence[Track]], placed: Geometry) -> None:
     left = MARGIN
     before = None
+    below_of = {net.under[stub]: stub for stub in range(net.size) if net.under[stub] >= 0}
     for strip, own in zip(strips, tracks, strict=True):
         if before is not None:
             left += LANE_GAP if strip.lane != before.lane else STRIP_GAP
@@ -86,7 +87,9 @@ def _across(net: Net, strips: Sequence[Strip], tracks: Sequence[Sequence[Track]]
         for box in strip.boxes:
             place = at[strip.column[box], strip.slot[box]]
             if strip.slot[box] >= 0:  # close to its box
-                place += (net.spots[box].width - wide[strip.column[box]][strip.slot[box]]) / 2
+                other = net.under[box] if net.under[box] >= 0 else below_of.get(box, box)
+                broad = max(net.spots[box].width, net.spots[other].width)
+                place += (broad - wide[strip.column[box]][strip.slot[box]]) / 2
             placed.x[box] = left + (x - place if mirrored else place)
         for track in own:
             track.x = gutters[track.gutter] + track.x * TRACK

@@ -156,20 +156,39 @@ def _parts(net: Net, boxes: list[int]) -> list[list[int]]:
 
 def _ordinary(net: Net, ranks: Ranks, part: list[int]) -> None:
     """Operations that no backward made: each at the row of what it consumes, or a row further along its own flow."""
+    reach: dict[int, tuple[int, int]] = {}  # first and last row of all that is consumed in the end
     inside = set(part)
-    anchors = {box: _consumed(net, ranks, box, inside) for box in part}
-    sign = 1 if _runs_up(net, ranks, part, anchors) else -1
+    for box in reversed(part):
+        rows = [(ranks.rank[head],) * 2 for head in _consumed(net, ranks, box, inside)]
+        rows += [reach[head] for head in net.succ[box] if head in reach]
+        if rows:
+            reach[box] = min(first for first, _ in rows), max(last for _, last in rows)
+    # What hangs on one row alone goes on from there, in the same direction: the square of a gradient, an update.
+    private = [box for box in part if box in reach and reach[box][0] == reach[box][1]]
+    consumed = [head for box in private for head in _consumed(net, ranks, box, inside)]
+    upward = sum(-1 if ranks.down[head] else 1 for head in consumed) >= 0
+    _flow(net, ranks, private, upward=upward)
+    alone = set(private)
+    rest = [box for box in part if box not in alone]
+    anchors = {box: _consumed(net, ranks, box, set(rest)) for box in rest}
+    _flow(net, ranks, rest, upward=_runs_up(net, ranks, rest, anchors))
+
+
+def _flow(net: Net, ranks: Ranks, part: list[int], *, upward: bool) -> None:
+    """Rows for boxes whose arrows lead up or down the page."""
+    inside = set(part)
+    sign = 1 if upward else -1
     seen: set[int] = set()
     for box in reversed(part):
-        bounds = [sign * ranks.rank[head] for head in anchors[box]]
+        bounds = [sign * ranks.rank[head] for head in _consumed(net, ranks, box, inside)]
         bounds += [sign * ranks.rank[head] + 1 for head in net.succ[box] if head in inside and head in seen]
         if bounds:
-            ranks.put(box, sign * max(bounds), down=sign < 0)
+            ranks.put(box, sign * max(bounds), down=not upward)
             seen.add(box)
     for box in part:  # constants, and parts that hang on nothing
         if box not in seen:
             bounds = [sign * ranks.rank[tail] - 1 for tail in net.pred[box] if ranks.known[tail]]
-            ranks.put(box, sign * min(bounds) if bounds else 0, down=sign < 0)
+            ranks.put(box, sign * min(bounds) if bounds else 0, down=not upward)
 
 
 def _consumed(net: Net, ranks: Ranks, box: int, inside: set[int]) -> list[int]:
@@ -195,12 +214,14 @@ def _runs_up(net: Net, ranks: Ranks, part: list[int], anchors: dict[int, list[in
             close = [(first, last) for far, first, last in found if far == away]
             if close:
                 near[box] = (away + 1, min(first for first, _ in close), max(last for _, last in close))
+    rows = [row for _, *two in near.values() for row in two]
+    narrow = max(4, (max(rows, default=0) - min(rows, default=0)) // 4)
+    middle = {box: first + last for box, (_, first, last) in near.items() if last - first <= narrow}
     vote = 0
     for box in part:
         for head in net.succ[box]:
-            if head in near and box in near:
-                (_, first, last), (_, lower, lowest) = near[box], near[head]
-                vote += (lower > last) - (lowest < first)
+            if head in middle and box in middle:
+                vote += (middle[head] > middle[box]) - (middle[head] < middle[box])
     if vote == 0:
         consumed = [head for box in part for head in anchors[box]]
         vote = sum(1 if ranks.down[head] else -1 for head in consumed)

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradgraph.layout.net import Net
-from gradgraph.layout.places import Geometry, Track
+from gradgraph.layout.places import ROW_GAP, Geometry, Track
 from gradgraph.layout.spots import Point
 from gradgraph.layout.strips import Strip
 
 __all__ = ["Plan", "cut", "draw", "plan"]
+
+
+_BEND = 28.0  # height of an S, where there is room
+_LEAD = 5.0  # points up to which a box may be lower than its row without a straight piece for it
 
 
 @dataclass
@@ -92,12 +96,13 @@ def _share(net: Net, strip: Strip, links: list[int], via: list[Track | int | Non
 def draw(net: Net, strips: Sequence[Strip], planned: Plan, placed: Geometry) -> list[list[Point]]:
     """The Bezier points of every arrow, y down the page as in `placed`."""
     routes = []
+    edges = [_row_ends(strip, placed) for strip in strips]
     for index, (tail, head) in enumerate(net.ends):
         number = planned.strip_of[tail]
         if tail == head:
             routes.append(_loop(net, placed, tail))
         elif number != planned.strip_of[head]:
-            routes.append(_sideways(net, placed, tail, head))
+            routes.append(_between_strips(net, strips, planned, placed, edges, tail, head))
         elif strips[number].row[tail] == strips[number].row[head]:
             routes.append(_beside(net, strips[number], placed, number, tail, head))
         elif strips[number].slot[head] >= 0 and net.host[head] == tail:
@@ -130,6 +135,13 @@ class _Pen:
         else:
             self.points += [(x, (y + v) / 2), (u, (y + v) / 2), end]
 
+    def bend_soon(self, end: Point, limit: float) -> None:
+        """The same, the S at the beginning, above `limit`, and straight from there."""
+        (x, y), (u, v) = self.points[-1], end
+        if abs(u - x) > 0.01:
+            self.bend((u, min(v, limit, y + max(_BEND, abs(u - x) / 4))))
+        self.line(end)
+
     def sway(self, end: Point) -> None:
         """An S that leaves and arrives sideways."""
         (x, y), (u, v) = self.points[-1], end
@@ -141,6 +153,74 @@ def _sideways(net: Net, placed: Geometry, tail: int, head: int) -> list[Point]:
     pen = _Pen((placed.x[tail] + side * _half(net, tail)[0], placed.y[tail]))
     pen.sway((placed.x[head] - side * _half(net, head)[0], placed.y[head]))
     return pen.points
+
+
+def _row_ends(strip: Strip, placed: Geometry) -> list[tuple[int, int]]:
+    """The leftmost and the rightmost box of each row."""
+    return [(min(row, key=lambda b: placed.x[b]), max(row, key=lambda b: placed.x[b])) for row in strip.rows]
+
+
+def _between_strips(
+    net: Net,
+    strips: Sequence[Strip],
+    planned: Plan,
+    placed: Geometry,
+    edges: Sequence[Sequence[tuple[int, int]]],
+    tail: int,
+    head: int,
+) -> list[Point]:
+    """Sideways: along the rows of either strip, where need be between two rows, and by S-curves between strips."""
+    one, other = planned.strip_of[tail], planned.strip_of[head]
+    right = other > one
+    side = 1.0 if right else -1.0
+
+    def near_edge(number: int, *, leaving: bool) -> float:
+        return placed.right[number] if leaving == right else placed.left[number]
+
+    end: list[Point]
+    pen = _Pen((0.0, 0.0))
+    row = strips[one].row[tail]
+    if edges[one][row][1 if right else 0] == tail:
+        pen.points = [(placed.x[tail] + side * _half(net, tail)[0], placed.y[tail])]
+    else:
+        pen.points = _corner(net, placed, one, row, tail, side, low=placed.y[head] >= placed.y[tail])
+    y = pen.points[-1][1]
+    pen.line((near_edge(one, leaving=True), y))
+    for number in range(one + 1, other) if right else range(one - 1, other, -1):
+        y = _gap(placed, number, y)
+        pen.sway((near_edge(number, leaving=False), y))
+        pen.line((near_edge(number, leaving=True), y))
+    row = strips[other].row[head]
+    if edges[other][row][0 if right else 1] == head:
+        end = [(placed.x[head] - side * _half(net, head)[0], placed.y[head])]
+    else:
+        end = _corner(net, placed, other, row, head, -side, low=y > placed.y[head])
+    pen.sway((near_edge(other, leaving=False), end[-1][1]))
+    pen.line(end[-1])
+    return pen.points + end[-2::-1]
+
+
+def _corner(net: Net, placed: Geometry, number: int, row: int, box: int, side: float, *, low: bool) -> list[Point]:
+    """From the lower or upper border of a box into the gap between rows, turned to the side."""
+    x = placed.x[box] + side * _half(net, box)[0] / 2
+    if low:
+        y, rim, gap = placed.y[box] + _half(net, box)[1], placed.bottom[number][row], ROW_GAP / 2
+    else:
+        y, rim, gap = placed.y[box] - _half(net, box)[1], placed.top[number][row], -ROW_GAP / 2
+    pen = _Pen((x, y))
+    pen.line((x, rim))
+    pen.points += [(x, rim + gap), (x, rim + gap), (x + side * ROW_GAP / 2, rim + gap)]
+    return pen.points
+
+
+def _gap(placed: Geometry, number: int, y: float) -> float:
+    """The height nearest to `y` at which a strip can be crossed."""
+    tops, bottoms = placed.top[number], placed.bottom[number]
+    row = bisect_right(tops, y + 3) - 1
+    if row < 0 or y > bottoms[row] + 3:
+        return y
+    high, low = tops[row] - ROW_GAP / 2, bottoms[row] + ROW_GAP / 2
+    return high if y - high < low - y else low
 
 
 def _beside(net: Net, strip: Strip, placed: Geometry, number: int, tail: int, head: int) -> list[Point]:
@@ -165,12 +245,16 @@ def _vertical(
     tops, bottoms = placed.top[number], placed.bottom[number]
     pen = _Pen((placed.x[upper], placed.y[upper] + _half(net, upper)[1]))
     end = (placed.x[lower], placed.y[lower] - _half(net, lower)[1])
-    pen.line((placed.x[upper], bottoms[first]))
+    if bottoms[first] - pen.points[0][1] > _LEAD:
+        pen.line((placed.x[upper], bottoms[first]))
     if via is not None:
         x = via.x if isinstance(via, Track) else placed.x[via]
-        pen.bend((x, tops[first + 1]))
-        pen.line((x, bottoms[last - 1]))
-    pen.bend((placed.x[lower], tops[last]))
+        pen.bend_soon((x, max(bottoms[last - 1], tops[last] - _BEND)), tops[first + 1])
+    arrive = (placed.x[lower], tops[last]) if end[1] - tops[last] > _LEAD else end
+    if via is None:
+        pen.bend_soon(arrive, tops[last])
+    else:
+        pen.bend(arrive)
     pen.line(end)
     if len(pen.points) == 1:
         pen.points += [end] * 3
@@ -185,20 +269,22 @@ def _loop(net: Net, placed: Geometry, box: int) -> list[Point]:
 
 def cut(route: Sequence[Point], by: float) -> list[Point]:
     """The curve without its last `by` points of length, where the arrow's head goes."""
-    *rest, a, b, c, d = route
-    reach = _length(a, b, c, d)
-    if reach <= by:
-        return [*rest, a, b, c, d] if not rest else [*rest, a, b, c, d]
+    points = list(route)
+    while True:
+        reach = _length(*points[-4:])
+        if reach > by or len(points) == 4:
+            break
+        by -= reach
+        del points[-3:]
+    *rest, a, b, c, d = points
     low, high = 0.0, 1.0
     for _ in range(12):
         t = (low + high) / 2
         x, y = _at(a, b, c, d, t)
-        near = ((x - d[0]) ** 2 + (y - d[1]) ** 2) ** 0.5 > by
-        low, high = (t, high) if near else (low, t)
-    t = low
-    ab, bc, cd = _mix(a, b, t), _mix(b, c, t), _mix(c, d, t)
-    abc, bcd = _mix(ab, bc, t), _mix(bc, cd, t)
-    return [*rest, a, ab, abc, _mix(abc, bcd, t)]
+        low, high = (t, high) if ((x - d[0]) ** 2 + (y - d[1]) ** 2) ** 0.5 > by else (low, t)
+    ab, bc, cd = _mix(a, b, low), _mix(b, c, low), _mix(c, d, low)
+    abc, bcd = _mix(ab, bc, low), _mix(bc, cd, low)
+    return [*rest, a, ab, abc, _mix(abc, bcd, low)]
 
 
 def _mix(a: Point, b: Point, t: float) -> Point:

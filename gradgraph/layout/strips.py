@@ -16,6 +16,7 @@ __all__ = ["Strip", "strips_of"]
 _LONGEST_GAP = 6  # rows over which a column is kept free for an arrow
 _LONG = 256  # chains that are given a column before all others
 _TRIES = 40
+_STUBS = 3  # stubs below each other, beside their box
 
 
 @dataclass
@@ -55,6 +56,7 @@ def _rows(net: Net, ranks: Ranks, strip: Strip) -> None:
     """Boxes of one rank that lead to each other stand in rows below each other, stubs beside or below their box."""
     inside = set(strip.boxes)
     stubs: dict[int, list[int]] = {}
+    below = {net.under[box]: (box,) for box in strip.boxes if net.under[box] >= 0}
     for box in strip.boxes:
         if net.host[box] >= 0 and not net.mark[box]:
             stubs.setdefault(net.host[box], []).append(box)
@@ -80,11 +82,16 @@ def _rows(net: Net, ranks: Ranks, strip: Strip) -> None:
         seen.add(box)
     for box in standing:
         strip.slot[box] = -1
-        own = [stub for stub in stubs.get(box, []) if stub not in level]
-        tall = max(2, math.isqrt(len(own)))
-        for index, stub in enumerate(own):
-            level[stub] = level[box] + index % tall
-            strip.slot[stub] = index // tall
+        own = [stub for stub in stubs.get(box, []) if stub not in level and net.under[stub] < 0]
+        own = [one for stub in own for one in (stub, *below.get(stub, ()))]
+        tall = max(_STUBS, math.isqrt(len(own)))
+        slot = deep = 0
+        for stub in own:
+            if net.under[stub] < 0 < deep and deep + 1 + (stub in below) > tall:
+                slot, deep = slot + 1, 0
+            level[stub] = level[box] + deep
+            strip.slot[stub] = slot
+            deep += 1
     by_rank: dict[int, list[list[int]]] = {}
     for box in strip.boxes:
         rows = by_rank.setdefault(ranks.rank[box], [])
@@ -137,7 +144,7 @@ def _chains(net: Net, strip: Strip) -> tuple[list[list[int]], list[int]]:
     above: dict[int, list[int]] = {box: [] for box in standing}
 
     def join(tail: int, head: int) -> None:
-        if row[tail] != row[head]:
+        if 0 < abs(row[tail] - row[head]) <= _LONGEST_GAP:
             high, low = (tail, head) if row[tail] < row[head] else (head, tail)
             below[high].append(low)
             above[low].append(high)
@@ -168,14 +175,12 @@ def _chains(net: Net, strip: Strip) -> tuple[list[list[int]], list[int]]:
             step: dict[int, list[int]], reach: dict[int, int], box: int = start, number: int = number
         ) -> list[int]:
             path: list[int] = []
-            while True:
-                rows = row[box]
-                free = [b for b in step[box] if b not in chain_of and abs(row[b] - rows) <= _LONGEST_GAP]
-                if not free:
-                    return path
-                box = max(free, key=lambda b: (reach[b], -abs(row[b] - rows), -b))
+            while free := [b for b in step[box] if b not in chain_of]:
+                here = row[box]
+                box = max(free, key=lambda b: (reach[b], -abs(row[b] - here), -b))  # noqa: B023
                 chain_of[box] = number
                 path.append(box)
+            return path
 
         lower, upper = walk(below, reach_down), walk(above, reach_up)
         chain = [*reversed(upper), start, *lower]
