@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradgraph.graph import AutogradGraph, annotate
     from gradgraph.ledger import Ledger, watch
     from gradgraph.readwrite import read_json, write_graphml, write_json
+    from gradgraph.recorder import Recording, record
     from gradgraph.render import render
     from gradgraph.tracer import trace
 
@@ -32,6 +33,7 @@ _HOME = {
     "InputError": "errors",
     "Ledger": "ledger",
     "ReadError": "errors",
+    "Recording": "recorder",
     "ReleasedGraphError": "errors",
     "RenderError": "errors",
     "TargetError": "errors",
@@ -41,6 +43,7 @@ _HOME = {
     "hessian_diagonal": "curvature",
     "hvp": "curvature",
     "read_json": "readwrite",
+    "record": "recorder",
     "render": "render",
     "trace": "tracer",
     "watch": "ledger",
@@ -56,6 +59,7 @@ __all__ = [
     "InputError",
     "Ledger",
     "ReadError",
+    "Recording",
     "ReleasedGraphError",
     "RenderError",
     "TargetError",
@@ -66,6 +70,7 @@ __all__ = [
     "hessian_diagonal",
     "hvp",
     "read_json",
+    "record",
     "render",
     "trace",
     "watch",

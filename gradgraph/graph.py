@@ -35,6 +35,8 @@ NODE_ATTRIBUTES: dict[str, Any] = {
     "name": None,
     "order": 0,
     "creator": None,
+    "pass": None,
+    "accumulation": False,
     "provenance": "inferred",
     "outputs": [],
     "module": None,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType, ModuleType
 from typing import Any
@@ -16,65 +15,14 @@ from torch import Tensor
 from gradgraph.errors import InputError
 from gradgraph.gradients import Gradients, capture
 from gradgraph.graph import AutogradGraph
-from gradgraph.orders import Made
 from gradgraph.params import locals_of
 from gradgraph.passes import Pass
 from gradgraph.tracer import trace_in
 
-__all__ = ["LastPass", "Orders", "variables"]
+__all__ = ["LastPass", "variables"]
 
-_MOST_INTERVALS = 10_000  # per thread: a MAML of as many inner steps; older nodes fall back to what names prove
 _READ_LOCALS = {"locals", "vars", "dir", "eval", "exec"}
 _NOT_THE_USERS = tuple(os.path.join(os.path.dirname(str(file)), "") for file in (torch.__file__, __file__))
-
-
-class Orders:
-    """Watches which sequence numbers the passes with `create_graph=True` gave to the nodes that they made.
-
-    On a CUDA device the engine makes nodes on a thread of its own, which counts for itself: numbers of this thread
-    say nothing of them, so a thread that ran such a pass proves no orders.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[int, list[Made]] = {}
-        self._unsure: set[int] = set()
-
-    def before(self, pass_: Pass) -> None:
-        """Nothing is known yet."""
-
-    def after(self, pass_: Pass) -> None:
-        """Note what the pass made."""
-        if pass_.create_graph and not pass_.nested and pass_.error is None:
-            graph = self.traced(pass_, {})
-            if graph is not None:
-                self.note(pass_, graph)
-                graph.release()
-
-    def traced(self, pass_: Pass, namespace: Mapping[str, Any]) -> AutogradGraph | None:
-        """The graph of the pass; None if it has none, which the pass itself will complain of."""
-        try:
-            return trace_in(namespace, list(pass_.roots), made=self.made(pass_.thread))
-        except InputError:
-            return None
-
-    def note(self, pass_: Pass, graph: AutogradGraph) -> None:
-        """`pass_` has run over `graph` and made a graph of its own."""
-        if any(_device(root) != "cpu" for root in pass_.roots):
-            self._unsure.add(pass_.thread)
-        if pass_.last is None or pass_.last == pass_.first:
-            return
-        order = 1 + max(graph.nodes[key]["order"] for key in graph.roots)
-        intervals = self._made.setdefault(pass_.thread, [])
-        if intervals and intervals[-1].last == pass_.first and intervals[-1].order == order:
-            intervals[-1] = Made(intervals[-1].first, pass_.last, order)
-        else:
-            intervals.append(Made(pass_.first, pass_.last, order))
-            del intervals[:-_MOST_INTERVALS]
-
-    def made(self, thread: int | None = None) -> list[Made]:
-        """The intervals of a thread, by default this one."""
-        thread = threading.get_ident() if thread is None else thread
-        return [] if thread in self._unsure else self._made.get(thread, [])
 
 
 class LastPass:
@@ -100,7 +48,6 @@ class LastPass:
         self._main = main
         self._gradients = gradients
         self._keep = keep
-        self._orders = Orders()
         self._running: dict[int, tuple[AutogradGraph, ExitStack]] = {}
 
     def before(self, pass_: Pass) -> None:
@@ -110,9 +57,10 @@ class LastPass:
         if self.graph is not None:
             self.graph.clear()  # views that networkx caches in a graph refer to it: it would wait for the collector
         self.graph = self.kept = self.statistics = None
-        graph = self._orders.traced(pass_, variables(self._main))
-        if graph is None:
-            return
+        try:
+            graph = trace_in(variables(self._main), list(pass_.roots))
+        except InputError:
+            return  # it has no graph, which the pass itself will complain of
         self.count += 1
         self.graph = graph
         meanwhile = ExitStack()
@@ -128,8 +76,6 @@ class LastPass:
             return
         graph, meanwhile = self._running.pop(pass_.number)
         meanwhile.close()
-        if pass_.create_graph and pass_.error is None:
-            self._orders.note(pass_, graph)
         graph.release()
 
 
@@ -205,10 +151,3 @@ def _reached_from(frame: FrameType) -> dict[str, Any]:
     own = getattr(found.get("self"), "__dict__", {})
     found.update({f"self.{name}": value for name, value in own.items() if not name.startswith("_")})
     return found
-
-
-def _device(root: Any) -> str:
-    if isinstance(root, Tensor):
-        return root.device.type
-    metadata: str = root.node._input_metadata[root.output_nr].device.type
-    return metadata

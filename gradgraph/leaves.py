@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +16,15 @@ __all__ = ["module_of_nodes", "name_leaves", "name_others"]
 
 
 def name_leaves(
-    graph: AutogradGraph, leaves: dict[int, Tensor], named: Sequence[Named], namespace: Mapping[str, Any]
+    graph: AutogradGraph,
+    leaves: dict[int, Tensor],
+    named: Sequence[Named],
+    namespace: Mapping[str, Any],
+    recorded: Callable[[], Mapping[int, tuple[str, str]]] = dict,
 ) -> list[str]:
-    """Name every leaf: from `named`, else from `namespace`, else `leaf0`, `leaf1`, ...; names are unique.
+    """Name every leaf: from `named`, else from `namespace`, else as recorded, else `leaf0`, `leaf1`, ...
+
+    Names are unique. `recorded` gives, by identity, names of parameters of modules that ran, and the modules'.
 
     Returns:
         Names of those of `named` that are no leaf of the graph.
@@ -46,7 +52,7 @@ def name_leaves(
         )
     if not by_tensor:
         return unreached
-    called = names_in(namespace)
+    called = {key: name for key, (name, _) in recorded().items()} | names_in(namespace)
     count = 0
     for key in sorted(by_tensor.values()):
         name = called.get(id(leaves[key]))

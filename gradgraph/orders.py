@@ -1,17 +1,15 @@
 """The derivative order of each node, and which edges carry curvature.
 
 Order 0 is the forward, order k what was made while differentiating order k - 1, and any ordinary operation applied to
-results of order k. Three things prove an order, from the surest to the weakest: an interval of sequence numbers that
-a backward pass is known to have used, the outputs of lower order that the caller names, and an operation's own name
-(`TanhBackwardBackward0` differentiates a backward). With none of them every node is order 0.
+results of order k. Three things prove an order, from the surest to the weakest: a recorded backward pass that made
+the node, the outputs of lower order that the caller names, and an operation's own name (`TanhBackwardBackward0`
+differentiates a backward). With none of them every node is order 0.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -19,41 +17,22 @@ from torch.autograd.graph import Node
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk
 
-__all__ = ["Made", "curvature_edges", "orders_of"]
+__all__ = ["curvature_edges", "orders_of"]
 
 
-class Made(NamedTuple):
-    """A backward pass over nodes of order `order - 1` made the nodes numbered `first` to `last` (exclusive).
+def orders_of(walk: Walk, lower: Sequence[Sequence[int]], recorded: Mapping[int, int]) -> dict[int, int]:
+    """Order of every node above 0, by key.
 
-    The numbers are those of `torch._C._autograd._get_sequence_nr()` on the thread that made the nodes.
-    """
-
-    first: int
-    last: int
-    order: int
-
-
-def orders_of(
-    walk: Walk, lower: Sequence[Sequence[int]], made: Sequence[Made]
-) -> tuple[dict[int, int], set[int] | None]:
-    """Order of every node above 0, by key, and the keys that recorded passes made; None where none were recorded.
-
-    `lower` holds the root keys of each lower order; `made` is sorted and no two of its intervals overlap.
+    `lower` holds the root keys of each lower order, `recorded` the orders that recorded passes prove.
     """
     if lower:
         reached = _reached(walk, lower)
-        return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}, None
+        return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}
     proven = {kind: _proven_by_name(kind) for kind in set(map(type, walk.nodes))}
     least = {key: order for key, fn in enumerate(walk.nodes) if (order := proven[type(fn)])}
-    starts = [interval.first for interval in made]
-    created: set[int] = set()
-    for key, fn in enumerate(walk.nodes) if made else ():
-        number = fn._sequence_nr()
-        place = bisect_right(starts, number) - 1
-        if place >= 0 and number < made[place].last:
-            created.add(key)
-            least[key] = max(least.get(key, 0), made[place].order)
-    return _spread(walk, least) if least else {}, created if made else None
+    for key, order in recorded.items():
+        least[key] = max(least.get(key, 0), order)
+    return _spread(walk, least) if least else {}
 
 
 def _reached(walk: Walk, lower: Sequence[Sequence[int]]) -> dict[int, int]:
@@ -91,27 +70,32 @@ def _spread(walk: Walk, least: dict[int, int]) -> dict[int, int]:
 
 
 def curvature_edges(
-    walk: Walk, count: int, orders: dict[int, int], created: set[int] | None, leaves: dict[int, Tensor]
+    walk: Walk, count: int, orders: dict[int, int], created: Mapping[int, bool], leaves: dict[int, Tensor]
 ) -> set[int]:
     """Positions of the curvature edges of the first `count` nodes: from order k + 1 to <= k, through a saved tensor.
 
-    Where it is recorded which nodes a backward pass created, their edges down are those: all else that such a node
-    takes is a gradient of its own order. Else an edge down counts if something of lower order saved the output that
-    it leads to: an ordinary operation's (`loss + penalty`) mostly leads to one that nothing saved. Where a pack hook
-    or a finished backward hides what was saved, every edge down counts.
+    `created` says of recorded nodes whether a node's backward made them. If so, their edges down are those, since all
+    else that they take is a gradient of their own order; if not, none is. Of other nodes an edge down counts if
+    something of lower order saved the output that it leads to: an ordinary operation's (`loss + penalty`) mostly
+    leads to one that nothing saved. Where a pack hook or a finished backward hides what was saved, each counts.
     """
     if not orders:
         return set()
     height = [orders.get(key, 0) for key in range(len(walk.nodes))]
     edges = enumerate(islice(zip(walk.source, walk.target, strict=True), walk.start[count]))
     down = [(position, u, v) for position, (u, v) in edges if height[u] > height[v]]
-    if created is not None:
-        return {position for position, u, _ in down if u in created}
-    if not down:
-        return set()
+    sure = {position for position, u, _ in down if created.get(u, False)}
+    open_edges = [(position, u, v) for position, u, v in down if u not in created]
+    return sure | _through_saved(walk, open_edges, height, leaves) if open_edges else sure
+
+
+def _through_saved(
+    walk: Walk, down: Sequence[tuple[int, int, int]], height: Sequence[int], leaves: dict[int, Tensor]
+) -> set[int]:
+    """The positions of those edges that lead to an output that a node of lower order saved."""
     # Who may have saved the output of v: v itself, and whatever of lower order consumes it.
     below = {v for _, _, v in down}
-    highest = max(orders.values())
+    highest = max(height)
     pairs = zip(walk.source, walk.target, strict=True)
     savers = below | {u for u, v in pairs if v in below and height[u] < highest}
     outputs_saved: set[tuple[Node, int]] = set()

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from gradgraph.errors import InputError
 
-__all__ = ["Named", "ParamsLike", "caller_namespace", "locals_of", "named_tensors", "names_in"]
+__all__ = [
+    "Named",
+    "ParamsLike",
+    "caller_namespace",
+    "locals_of",
+    "module_paths",
+    "named_tensors",
+    "names_in",
+    "parts_of",
+]
 
 #: A `Module`, several (a list, or a mapping from name), an optimizer, a mapping from name to tensor, or an iterable
 #: of tensors or of (name, tensor).
@@ -119,6 +128,45 @@ def _of_module(module: nn.Module, prefix: str = "") -> Iterator[Named]:
         # A tied weight belongs to no single module.
         sure = len(aliases) == 1 or all(other.rpartition(".")[0] == owner for other, _ in aliases)
         yield Named(tensor, name, owner if sure else None)
+
+
+def parts_of(module: nn.Module) -> dict[int, str]:
+    """Path of each module inside `module`, by its identity; of one that stands at several places, the first."""
+    paths: dict[int, str] = {}
+    stack = [("", module)]
+    while stack:
+        path, part = stack.pop()
+        if id(part) in paths:
+            continue
+        paths[id(part)] = path
+        start = f"{path}." if path else ""
+        stack.extend((start + name, child) for name, child in reversed(part._modules.items()) if child is not None)
+    return paths
+
+
+def module_paths(params: ParamsLike | None, namespace: Mapping[str, Any]) -> dict[int, str]:
+    """Path of each module that `params` leads to, by its identity; of all others, as `namespace` calls them."""
+    given: dict[str, nn.Module] = {}
+    if isinstance(params, nn.Module):
+        given[""] = params
+    elif isinstance(params, Mapping):
+        given = {str(name): value for name, value in params.items() if isinstance(value, nn.Module)}
+    elif isinstance(params, (list, tuple)):
+        for index, item in enumerate(params):
+            if isinstance(item, nn.Module):
+                given[str(index) if len(params) > 1 else ""] = item
+            elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], nn.Module):
+                given[str(item[0])] = item[1]
+    called = {
+        name: value for name, value in namespace.items() if isinstance(value, nn.Module) and not name.startswith("_")
+    }
+    inner = {key for module in called.values() for key in parts_of(module) if key != id(module)}
+    given |= {name: module for name, module in called.items() if name not in given and id(module) not in inner}
+    paths: dict[int, str] = {}
+    for name, module in given.items():
+        for key, path in parts_of(module).items():
+            paths.setdefault(key, ".".join(part for part in (name, path) if part))
+    return paths
 
 
 def names_in(namespace: Mapping[str, Any]) -> dict[int, str]:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradgraph.errors import TargetError
+from gradgraph.pass_list import not_reached
 from gradgraph.program import execute, in_environment, main_module, raised_in
 
 if TYPE_CHECKING:
@@ -117,13 +118,19 @@ def _is_dotted(name: str) -> bool:
 
 @contextmanager
 def opened(
-    target: Target | str, arguments: Sequence[str] = (), *, gradients: bool = False, keep: bool = False
+    target: Target | str,
+    arguments: Sequence[str] = (),
+    *,
+    gradients: bool = False,
+    keep: bool = False,
+    number: int | None = None,
 ) -> Iterator[Opened]:
     """Run the target's program and trace its graph; within the context `sys.path` and `__main__` are the program's.
 
-    A script without a name is watched: each outermost backward pass is traced just before it runs, and what the last
-    one had is the graph. Only the newest graph is held, and its live nodes go when its pass ends, so that the program
-    uses the memory that it uses alone, plus one graph's data.
+    The program is recorded, so that lines, modules and creators are known. A script without a name is watched: each
+    outermost backward pass is traced just before it runs, and what the last one had is the graph. Only the newest graph
+    is held, and its live nodes go when its pass ends, so that the program uses the memory that it uses alone, plus one
+    graph's data.
 
     Args:
         target: a `Target`, or its text.
@@ -131,13 +138,17 @@ def opened(
         gradients: take statistics from the last pass of a script as it runs (`Opened.statistics`).
         keep: keep what the last pass of a script needs to be differentiated once more (`Opened.kept`). Costs the
             memory of one more pass and a copy of the leaves.
+        number: of a script without a name: which outermost backward pass, 1 the first, -1 the last. Of -K the latest
+            K graphs are held.
 
     Raises:
-        TargetError: the target is missing, raises, ran no backward pass, or has no such name.
+        TargetError: the target is missing, raises, ran no backward pass, not as many, or has no such name.
         InputError: what it names has no autograd graph.
         ReadError: a saved graph is damaged.
     """
     target = parse_target(target) if isinstance(target, str) else target
+    if number is not None:
+        _check_number(target, number)
     if target.kind == "saved":
         if arguments:
             raise TargetError(f"{target.text} is a saved graph and takes no arguments; leave out what follows `--`.")
@@ -150,7 +161,7 @@ def opened(
         main = main_module(path)
         with in_environment(os.path.dirname(os.path.realpath(path)), argv=[path, *arguments], main=main):
             yield (
-                _last_pass(target, main, gradients=gradients, keep=keep)
+                _pass(target, main, gradients=gradients, keep=keep, number=number)
                 if target.name is None
                 else _named(target, target.name, main)
             )
@@ -159,22 +170,33 @@ def opened(
             yield _named(target, str(target.name), None)
 
 
-def _last_pass(target: Target, main: ModuleType, *, gradients: bool, keep: bool) -> Opened:
+def _check_number(target: Target, number: int) -> None:
+    if number == 0:
+        raise TargetError("there is no pass 0; expected 1 for the first backward pass, or -1 for the last.")
+    if target.kind != "script" or target.name is not None:
+        script = f"{target.location} alone" if target.kind == "script" else "a script, such as train.py"
+        raise TargetError(
+            f"--pass chooses a backward pass of a script that runs, and {target.text} names no such; give {script}, or "
+            "leave out --pass."
+        )
+
+
+def _pass(target: Target, main: ModuleType, *, gradients: bool, keep: bool, number: int | None) -> Opened:
+    from gradgraph.chosen import Chosen
     from gradgraph.last_pass import LastPass, retaining
     from gradgraph.passes import observe
+    from gradgraph.recorder import record
 
-    watcher = LastPass(main, gradients=gradients, keep=keep)
-    with observe(watcher), retaining() if keep else nullcontext():
+    wanted = -1 if number is None else number
+    chosen = Chosen([wanted], lambda: LastPass(main, gradients=gradients, keep=keep))
+    with record(), observe(chosen), retaining() if keep else nullcontext():
         execute(target.location, main)
-    if watcher.graph is None:
+    found = chosen.found(wanted)
+    if number is not None and chosen.count and found is None:
+        raise TargetError(not_reached(target.text, number, chosen.count))
+    if found is None or found.graph is None:
         raise TargetError(_no_pass(target, main))
-    return Opened(
-        target,
-        watcher.graph,
-        statistics=watcher.statistics,
-        kept=watcher.kept,
-        passes=watcher.count,
-    )
+    return Opened(target, found.graph, statistics=found.statistics, kept=found.kept, passes=chosen.count)
 
 
 def _no_pass(target: Target, main: ModuleType) -> str:
@@ -192,13 +214,11 @@ def _no_pass(target: Target, main: ModuleType) -> str:
 
 def _named(target: Target, name: str, main: ModuleType | None) -> Opened:
     """Run a script or import a module, then trace what `name` leads to there."""
-    from gradgraph.last_pass import Orders
     from gradgraph.outputs import flatten
-    from gradgraph.passes import observe
+    from gradgraph.recorder import record
     from gradgraph.tracer import trace_in
 
-    orders = Orders()
-    with observe(orders):
+    with record():
         if main is not None:
             execute(target.location, main)
             module = main
@@ -214,7 +234,7 @@ def _named(target: Target, name: str, main: ModuleType | None) -> Opened:
     if isinstance(value, AutogradGraph):
         return Opened(target, value)
     flatten(value, target.text)
-    return Opened(target, trace_in(namespace, value, made=orders.made()), outputs=value)
+    return Opened(target, trace_in(namespace, value), outputs=value)
 
 
 def _imported(target: Target) -> ModuleType:

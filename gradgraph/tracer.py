@@ -14,9 +14,11 @@ from torch import Tensor
 from gradgraph.graph import NODE_ATTRIBUTES, SCHEMA_VERSION, AutogradGraph, Live
 from gradgraph.kinds import kind_of
 from gradgraph.leaves import module_of_nodes, name_leaves, name_others
-from gradgraph.orders import Made, curvature_edges, orders_of
+from gradgraph.orders import curvature_edges, orders_of
 from gradgraph.outputs import flatten
-from gradgraph.params import ParamsLike, caller_namespace, named_tensors
+from gradgraph.params import ParamsLike, caller_namespace, module_paths, named_tensors
+from gradgraph.recording.log import Log, latest
+from gradgraph.recording.provenance import Provenance
 from gradgraph.saved import Charges, SavedValue, parts_of, saved_values
 from gradgraph.teardown import lay_fuses
 from gradgraph.walk import Walk
@@ -76,9 +78,22 @@ def trace_in(
     *,
     lower: Sequence[Any] | Tensor = (),
     names: Mapping[str, Tensor] | None = None,
-    made: Sequence[Made] = (),
+    log: Log | None = None,
 ) -> AutogradGraph:
-    """`trace()`, with the variables to name leaves from, and what is known of when nodes were made."""
+    """`trace()`, with the variables to name leaves from, and what a recording knows: by default the latest."""
+    # What the user's own tensor subclasses and function modes do to attributes is no business of a tracer.
+    with torch._C.DisableTorchFunction():
+        return _traced(namespace, outputs, params, lower, names or {}, latest() if log is None else log)
+
+
+def _traced(
+    namespace: Mapping[str, Any],
+    outputs: Any,
+    params: ParamsLike | None,
+    lower: Sequence[Any] | Tensor,
+    names: Mapping[str, Tensor],
+    log: Log | None,
+) -> AutogradGraph:
     roots, skipped = flatten(outputs, "outputs")
     lower_roots = [flatten(entry, f"lower[{index}]")[0] for index, entry in enumerate(_as_sequence(lower))]
     named = named_tensors(params, namespace)
@@ -93,18 +108,19 @@ def trace_in(
         graph = AutogradGraph()
         nodes = walk.nodes[:count]
         live = Live(nodes, _add_nodes(graph, nodes, walk.detached), roots)
-        orders, created = orders_of(walk, [walk.keys(entry) for entry in lower_roots], made)
-        curved = curvature_edges(walk, count, orders, created, live.leaves)
+        known = Provenance(log, walk, module_paths(params, namespace) if log is not None else {})
+        # A recording that saw everything knows the orders better than outputs of lower order tell them.
+        entries = [] if known.complete else [walk.keys(entry) for entry in lower_roots]
+        orders = orders_of(walk, entries, known.orders)
+        curved = curvature_edges(walk, count, orders, known.created, live.leaves)
         _add_edges(graph, walk, walk.start[count], curved)
-    orders = {key: order for key, order in orders.items() if key < count}
-    for key, order in orders.items():
-        graph.nodes[key]["order"] = order
-    if created is not None:
-        for key in graph:
-            graph.nodes[key]["provenance"] = "recorded"
-    unreached = name_leaves(graph, live.leaves, named, namespace)
-    name_others(graph, walk.key_of, live.leaves, names or {}, namespace)
-    module_of_nodes(graph, live.leaves, named)
+        orders = {key: order for key, order in orders.items() if key < count}
+        for key, order in orders.items():
+            graph.nodes[key]["order"] = order
+        unreached = name_leaves(graph, live.leaves, named, namespace, known.parameters)
+        name_others(graph, walk.key_of, live.leaves, names, namespace)
+        module_of_nodes(graph, live.leaves, named)
+        known.annotate(graph, live.leaves)
     graph.graph.update(
         schema=SCHEMA_VERSION,
         roots=walk.keys(roots),
@@ -113,7 +129,8 @@ def trace_in(
         unreached=unreached,
         torch=str(torch.__version__),  # a subclass of str, which GraphML refuses
         orders=sorted(set(orders.values()) | ({0} if len(orders) < len(nodes) else set())),
-        passes=[],
+        passes=known.passes(graph),
+        recorded=sum(key < count for key in known.records),
         created=_creator(),
     )
     graph._live = live

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
-__all__ = ["Walk"]
+__all__ = ["Walk", "made_within"]
 
 
 class Walk:
@@ -65,3 +66,16 @@ class Walk:
     def below(self, key: int) -> list[int]:
         """Keys of the nodes that the edges of `key` lead to, one for each edge."""
         return self.target[self.start[key] : self.start[key + 1]]
+
+
+def made_within(tensors: Sequence[Tensor], first: int, last: int) -> Iterator[Node]:
+    """The nodes behind `tensors` whose sequence numbers are from `first` to `last`, exclusive."""
+    stack = [tensor.grad_fn for tensor in tensors]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen or not first <= node._sequence_nr() < last:
+            continue
+        seen.add(node)
+        yield node
+        stack += [child for child, _ in node.next_functions]

@@ -12,8 +12,6 @@ import pytest
 import torch
 
 from gradgraph.errors import GradGraphError, InputError, ReadError, TargetError
-from gradgraph.last_pass import Orders
-from gradgraph.passes import observe
 from gradgraph.readwrite import write_json
 from gradgraph.target import Target, opened, parse_target
 from gradgraph.tracer import trace
@@ -230,22 +228,6 @@ penalty = gradient.square().sum()
         assert {data["provenance"] for _, data in one.graph.nodes(data=True)} == {"recorded"}
     with opened(script(source) + ":penalty") as one:
         assert one.graph.graph["orders"] == [0, 1]
-
-
-def test_the_record_of_what_passes_made_stays_small() -> None:
-    x = torch.tensor([1.0, 2.0], requires_grad=True)
-    loss = (x**3).sum()
-    orders = Orders()
-    with observe(orders):
-        for _ in range(5):  # nothing is made between them
-            torch.autograd.grad(loss, x, create_graph=True)
-        assert [interval.order for interval in orders.made()] == [1]
-        (x * 2).sum()
-        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
-        torch.autograd.grad(gradient.sum(), x, create_graph=True)
-        assert [interval.order for interval in orders.made()] == [1, 1, 2]
-        torch.autograd.grad(loss, x, retain_graph=True)
-        assert len(orders.made()) == 3
 
 
 def test_passes_inside_a_pass_do_not_count() -> None:

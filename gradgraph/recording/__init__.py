@@ -1,0 +1,1 @@
+"""The parts of `record()`: what watches a program, the log that it writes, and its way into graphs."""

@@ -1,0 +1,150 @@
+"""Which node's backward made a node: hooks on the graph that a pass with `create_graph=True` differentiates.
+
+A node's own backward makes the nodes numbered from its pre-hook to its post-hook. Behind that, where gradients from
+several consumers arrive at one input of a node, the engine adds them: each addition of gradients that require a
+gradient makes one node, which serves the node that it accumulates for. How many there are follows from the edges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from gradgraph.recording.log import ACCUMULATION, PYTHON, Log
+from gradgraph.recording.timeline import NOBODY, Timeline
+from gradgraph.walk import Walk
+
+__all__ = ["CreatorHooks"]
+
+_sequence_nr = torch._C._autograd._get_sequence_nr
+
+
+class CreatorHooks:
+    """Hooks on every node of `walk`, until `remove`.
+
+    Args:
+        log: gives the nodes their identities.
+        creators: where their owners are written.
+        walk: the graph to be differentiated.
+        roots: where the pass starts.
+        grad_outputs: the gradient of each root, None where it is implicit.
+        inputs: what gradients are asked for; empty for every leaf.
+        sure: a post-hook on every node. Without, those have none whose numbers the next pre-hook bounds as well; what
+            a hook of the user's makes in between must then be told by its line.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        creators: Timeline,
+        walk: Walk,
+        roots: Sequence[GradientEdge],
+        grad_outputs: Sequence[Tensor | None],
+        inputs: Sequence[GradientEdge],
+        *,
+        sure: bool,
+    ) -> None:
+        self._mark = creators.mark
+        # Of a pass within another one: the node whose backward runs it.
+        self._outer = creators.owners[-1] if len(creators) else NOBODY
+        self._walk = walk
+        self._identities: list[int | None] = [log.identity(node) for node in walk.nodes]
+        self._executed = _executed(walk, inputs)
+        # How many gradients arrive at each output of a node; two or more are added.
+        arrivals = Counter(zip(walk.target, walk.output_nr, strict=True))
+        arrivals.update((walk.key_of[root.node], root.output_nr) for root in roots)
+        shared = {place for place, count in arrivals.items() if count > 1}
+        adding = (
+            {u for u, v, nr in zip(walk.source, walk.target, walk.output_nr, strict=True) if (v, nr) in shared}
+            if shared
+            else set()
+        )
+        # Whether what has arrived so far requires a gradient, of the places where something has.
+        self._arrived: dict[tuple[int, int], bool] = {}
+        self._shared = shared
+        self._handles: list[Any] = []
+        self._begin(roots, grad_outputs)
+        for key, node in enumerate(walk.nodes):
+            owner = self._identities[key]
+            if owner is None or (self._executed is not None and key not in self._executed):
+                continue
+            python = isinstance(node, torch._C._FunctionBase)
+            self._handles.append(node.register_prehook(self._before(owner | PYTHON if python else owner)))
+            if sure or python or key in adding:
+                self._handles.append(node.register_hook(self._after(key)))
+
+    def remove(self) -> None:
+        """Take the hooks off; what runs from now on belongs to whoever ran the pass."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._mark(_sequence_nr(), self._outer)
+
+    def _begin(self, roots: Sequence[GradientEdge], grad_outputs: Sequence[Tensor | None]) -> None:
+        first = _sequence_nr()
+        self._mark(first, NOBODY)
+        for root, gradient in zip(roots, grad_outputs, strict=True):
+            place = self._walk.key_of[root.node], root.output_nr
+            if place in self._shared and self._arrives(place, gradient is not None and gradient.requires_grad):
+                first = self._added(first, place)
+
+    def _before(self, owner: int) -> Callable[[Any], None]:
+        mark = self._mark
+
+        def begins(grad_outputs: Any) -> None:  # noqa: ARG001 - torch's signature
+            mark(_sequence_nr(), owner)
+
+        return begins
+
+    def _after(self, key: int) -> Callable[[Any, Any], None]:
+        def ends(grad_inputs: Sequence[Tensor | None], grad_outputs: Any) -> None:  # noqa: ARG001
+            number = _sequence_nr()
+            self._mark(number, NOBODY)
+            walk = self._walk
+            for edge in range(walk.start[key], walk.start[key + 1]):
+                place = walk.target[edge], walk.output_nr[edge]
+                gradient = grad_inputs[walk.slot[edge]]
+                if gradient is None or place not in self._shared:
+                    continue
+                if self._executed is not None and place[0] not in self._executed:
+                    continue
+                if self._arrives(place, gradient.requires_grad):
+                    number = self._added(number, place)
+
+        return ends
+
+    def _arrives(self, place: tuple[int, int], requires_grad: bool) -> bool:
+        """Whether the gradient that arrives is added to an earlier one, by a node."""
+        before = self._arrived.get(place)
+        self._arrived[place] = bool(before) or requires_grad
+        return before is not None and self._arrived[place]
+
+    def _added(self, number: int, place: tuple[int, int]) -> int:
+        """The node of that number accumulates for `place`; the number after it."""
+        owner = self._identities[place[0]]
+        if owner is not None:
+            self._mark(number, owner | ACCUMULATION)
+        self._mark(number + 1, NOBODY)
+        return number + 1
+
+
+def _executed(walk: Walk, inputs: Sequence[GradientEdge]) -> set[int] | None:
+    """Keys of the nodes that a pass for `inputs` runs or captures gradients at; None for all of them."""
+    if not inputs:
+        return None
+    consumers: list[list[int]] = [[] for _ in walk.nodes]
+    for u, v in zip(walk.source, walk.target, strict=True):
+        consumers[v].append(u)
+    stack = [walk.key_of[edge.node] for edge in inputs if edge.node in walk.key_of]
+    executed = set(stack)
+    while stack:
+        for u in consumers[stack.pop()]:
+            if u not in executed:
+                executed.add(u)
+                stack.append(u)
+    return executed

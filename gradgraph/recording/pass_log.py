@@ -1,0 +1,145 @@
+"""Notes every backward pass of a recording: who ran it, what it made, and from which node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from gradgraph.orders import orders_of
+from gradgraph.passes import Pass
+from gradgraph.recording.creators import CreatorHooks
+from gradgraph.recording.log import INSIDE, NUMBER_BITS, Log, PassRecord, ThreadLog
+from gradgraph.recording.sources import Lines
+from gradgraph.walk import Walk, made_within
+
+__all__ = ["PassLog"]
+
+_sequence_nr = torch._C._autograd._get_sequence_nr
+
+
+class PassLog:
+    """Observes the engine.
+
+    Args:
+        log: where the passes are written.
+        enter: makes sure that this thread's lines are noted; gives its mode, where it has one.
+        line: gives the line that this thread runs.
+    """
+
+    def __init__(self, log: Log, enter: Callable[[], Lines | None], line: Callable[[], str | None]) -> None:
+        self._log = log
+        self._enter = enter
+        self._line = line
+        self._running: dict[int, list[_Running]] = {}
+
+    def before(self, pass_: Pass) -> None:
+        """Hook the graph, where the pass will record one of its own."""
+        mode = self._enter()
+        running = _Running(self._log, pass_, mode, self._line())
+        self._running.setdefault(pass_.thread, []).append(running)
+        running.begin()
+
+    def after(self, pass_: Pass) -> None:
+        """Unhook it and note what the pass made."""
+        stack = self._running[pass_.thread]
+        stack.pop().end()
+        if not stack:
+            del self._running[pass_.thread]
+
+
+class _Running:
+    """One pass while it runs."""
+
+    def __init__(self, log: Log, pass_: Pass, mode: Lines | None, line: str | None) -> None:
+        self._log = log
+        self._pass = pass_
+        self._mode = mode
+        self._line = line
+        self._thread: ThreadLog = log.here()
+        self._order = 0
+        self._walk = Walk()
+        self._undo = ExitStack()
+        self._first = _sequence_nr()
+        self._started = time.perf_counter()
+
+    def begin(self) -> None:
+        """The engine is about to run."""
+        if self._pass.create_graph:
+            with torch._C.DisableTorchFunction():
+                self._hook()
+            # So one thread's counter numbers all nodes, a device's too. What the pass computes is the same.
+            self._undo.callback(torch._C._set_multithreading_enabled, torch._C._is_multithreading_enabled())
+            torch._C._set_multithreading_enabled(False)
+        if self._mode is not None:
+            # Whoever handles `backward` has taken the mode off the stack, but the user's hooks run in here.
+            self._undo.callback(setattr, self._mode, "inside", self._mode.inside)
+            self._mode.inside = INSIDE
+            self._undo.callback(self._mode.remove)
+            self._mode.put()
+        self._first = _sequence_nr()
+        self._started = time.perf_counter()
+
+    def end(self) -> None:
+        """The engine has run."""
+        seconds = time.perf_counter() - self._started
+        self._undo.close()
+        pass_ = self._pass
+        last = self._first if pass_.last is None else pass_.last
+        made = last - self._first if pass_.create_graph else 0
+        if made:
+            self._thread.passes.own(self._first, last, self._order << NUMBER_BITS | pass_.number)
+            self._tag(last)
+        if not pass_.nested:
+            self._log.passes.append(
+                PassRecord(
+                    number=pass_.number,
+                    source=self._line,
+                    create_graph=pass_.create_graph,
+                    accumulates=pass_.accumulates,
+                    order=self._order if made else None,
+                    nodes=made,
+                    seconds=seconds,
+                )
+            )
+
+    def _hook(self) -> None:
+        pass_, log, walk = self._pass, self._log, self._walk
+        roots = [_edge(root) for root in pass_.roots]
+        walk.follow(roots)
+        proven: dict[int, int] = {}
+        if any(len(thread.passes) for thread in log.threads.values()):
+            records = {key: log.record_of(node) for key, node in enumerate(walk.nodes)}
+            proven = {key: record.order for key, record in records.items() if record is not None and record.order}
+        self._order = 1 + max(orders_of(walk, [], proven).values(), default=0)
+        hooks = CreatorHooks(
+            log,
+            self._thread.creators,
+            walk,
+            roots,
+            pass_.grad_outputs,
+            [_edge(one) for one in pass_.inputs],
+            sure=self._mode is None,
+        )
+        self._undo.callback(hooks.remove)
+
+    def _tag(self, last: int) -> None:
+        """Of another thread's nodes those that only `.grad` leads to; the rest is tagged with what `grad` returns."""
+        if self._thread.token and self._pass.accumulates:
+            with torch._C.DisableTorchFunction():
+                leaves: list[Any] = [getattr(node, "variable", None) for node in self._walk.nodes]
+                grads = [leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None]
+                for node in made_within(grads, self._first, last):
+                    self._log.tag(node, self._thread.token)
+
+
+def _edge(root: Tensor | GradientEdge) -> GradientEdge:
+    if isinstance(root, GradientEdge):
+        return root
+    # Not get_gradient_edge, which makes a node for some: the pass holds the tensor meanwhile.
+    return get_gradient_edge(root) if root.grad_fn is None else GradientEdge(root.grad_fn, root.output_nr)

@@ -1,0 +1,257 @@
+"""Which line of the program made a node: a `TorchFunctionMode` that looks at the stack after each operation."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import gradgraph
+from gradgraph.recording.log import Log, ThreadLog
+from gradgraph.walk import made_within
+
+__all__ = ["Lines", "Sites", "TaggedLines", "custom_functions", "new_threads"]
+
+_modes: Any = torch.overrides
+_sequence_nr = torch._C._autograd._get_sequence_nr
+_getframe = sys._getframe
+
+
+def _folder(file: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(file)), "")
+
+
+#: Code of torch's, of ours and of Python's own library is not the user's; installed packages are.
+_NOT_THE_USERS = (_folder(str(torch.__file__)), _folder(gradgraph.__file__), "<frozen ")
+_STANDARD_LIBRARY = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib")})
+_INSTALLED = tuple({os.path.join(sysconfig.get_path(name), "") for name in ("purelib", "platlib")})
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith(_NOT_THE_USERS):
+        return False
+    return file.startswith(_INSTALLED) or not file.startswith(_STANDARD_LIBRARY)
+
+
+class Sites:
+    """The places in the user's code that were seen, each written once into `log.sites`.
+
+    Args:
+        log: where they are written.
+        stack: note the lines above each place, too.
+    """
+
+    def __init__(self, log: Log, *, stack: bool = False) -> None:
+        self._log = log
+        self._stack = stack
+        self._folder = os.path.join(os.getcwd(), "")
+        self._users: dict[str, bool] = {}
+        # By the identity of a code object, which is kept for that: its own hash is slow.
+        self._places: dict[int, dict[Any, int]] = {}
+        self._codes: list[CodeType] = []
+        self._index: dict[Any, int] = {}
+
+    def here(self) -> int | None:
+        """Index of the innermost line of the user's that runs now on this thread."""
+        return self.of(_getframe())
+
+    def of(self, frame: FrameType | None) -> int | None:
+        """Index of the innermost line of the user's from `frame` outwards; None if there is none."""
+        frame = self._innermost(frame)
+        if frame is None:
+            return None
+        code = frame.f_code
+        places = self._places.get(id(code))
+        if places is None:
+            places = self._places[id(code)] = {}
+            self._codes.append(code)
+        place: Any = frame.f_lasti if not self._stack else (frame.f_lasti, *self._above(frame))
+        index = places.get(place)
+        if index is None:
+            index = places[place] = self._new(frame)
+        return index
+
+    def _innermost(self, frame: FrameType | None) -> FrameType | None:
+        users = self._users
+        while frame is not None:
+            file = frame.f_code.co_filename
+            known = users.get(file)
+            if known is None:
+                known = users[file] = _is_users(file)
+            if known:
+                return frame
+            frame = frame.f_back
+        return None
+
+    def _above(self, frame: FrameType) -> Iterator[str]:
+        above = self._innermost(frame.f_back)
+        while above is not None:
+            yield self._text(above)
+            above = self._innermost(above.f_back)
+
+    def _new(self, frame: FrameType) -> int:
+        text = self._text(frame)
+        above = list(self._above(frame)) if self._stack else []
+        index = self._index.setdefault((text, *above), len(self._log.sites))
+        if index == len(self._log.sites):
+            self._log.sites.append(text)
+            if above:
+                self._log.stacks[index] = above
+        return index
+
+    def _text(self, frame: FrameType) -> str:
+        file = frame.f_code.co_filename
+        return f"{file.removeprefix(self._folder)}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+class Lines(TorchFunctionMode):
+    """Notes the line of each operation that one thread runs. Costs some microseconds an operation.
+
+    Set `inside` to INSIDE while a backward pass runs on the thread.
+    """
+
+    def __init__(self, thread: ThreadLog, sites: Sites) -> None:
+        super().__init__()
+        self.inside = 0
+        self.on = True  # a thread that outlives the recording keeps the mode, which then does nothing
+        self._own = thread.lines.own
+        self._site = sites.of
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation and see which sequence numbers it took."""
+        first = _sequence_nr()
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        last = _sequence_nr()
+        if last != first and self.on:
+            site = self._site(_getframe(1))
+            if site is not None:
+                self._own(first, last, site | self.inside)
+        return result
+
+    def note(self, first: int, frame: FrameType, result: Any = None) -> None:  # noqa: ARG002 - of TaggedLines
+        """What ran since `first` was called from `frame` and gave `result`."""
+        last = _sequence_nr()
+        if last != first:
+            site = self._site(frame)
+            if site is not None:
+                self._own(first, last, site | self.inside)
+
+    def put(self) -> None:
+        """Put the mode on top of this thread's stack."""
+        _modes._push_mode(self)
+
+    def remove(self) -> None:
+        """Take the mode off this thread's stack, wherever it stands."""
+        above: list[Any] = []
+        if self not in _modes._get_current_function_mode_stack():
+            return
+        while (top := _modes._pop_mode()) is not self:
+            above.append(top)
+        for mode in reversed(above):
+            _modes._push_mode(mode)
+
+    @staticmethod
+    def remove_old() -> None:
+        """Take away the modes of recordings that ended while this thread ran."""
+        for mode in _modes._get_current_function_mode_stack():
+            if isinstance(mode, Lines) and not mode.on:
+                mode.remove()
+
+
+class TaggedLines(Lines):
+    """The same on another thread than the recording's: its nodes are told by a tag, since its numbers repeat others."""
+
+    def __init__(self, thread: ThreadLog, sites: Sites, log: Log) -> None:
+        super().__init__(thread, sites)
+        self._log = log
+        self._token = thread.token
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, see its numbers, and tag its nodes."""
+        first = _sequence_nr()
+        result = super().__torch_function__(func, types, args, kwargs)
+        self._tag(result, first)
+        return result
+
+    def note(self, first: int, frame: FrameType, result: Any = None) -> None:
+        """What ran since `first` was called from `frame` and gave `result`."""
+        super().note(first, frame, result)
+        self._tag(result, first)
+
+    def _tag(self, result: Any, first: int) -> None:
+        last = _sequence_nr()
+        if last == first or not self.on:
+            return
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        for node in made_within([one for one in results if isinstance(one, Tensor)], first, last):
+            self._log.tag(node, self._token)
+
+
+@contextmanager
+def custom_functions(lines: Callable[[], Lines | None]) -> Iterator[None]:
+    """Meanwhile see custom Functions too: `Function.apply` is not for function modes to see.
+
+    One that the program took as `apply = MyFunction.apply` before is not seen.
+
+    Args:
+        lines: gives the mode of the thread that calls, or None where there is none.
+    """
+    function: Any = torch.autograd.Function
+    original = function.__dict__["apply"]
+
+    @functools.wraps(original.__func__)
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        first = _sequence_nr()
+        result = original.__func__(cls, *args, **kwargs)
+        mode = lines()
+        if mode is not None and mode.on:
+            mode.note(first, _getframe(1), result)
+        return result
+
+    patched = classmethod(apply)
+    function.apply = patched
+    try:
+        yield
+    finally:
+        if function.__dict__["apply"] is patched:
+            function.apply = original
+
+
+@contextmanager
+def new_threads(enter: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile call `enter` first in every thread that is started."""
+    original = threading.Thread.start
+
+    @functools.wraps(original)
+    def start(self: threading.Thread) -> None:
+        run = self.run
+
+        def entered() -> None:
+            # Ours is off the thread before anything of the program's runs in it.
+            del self.run
+            enter()
+            run()
+
+        self.run = entered  # type: ignore[method-assign]
+        original(self)
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if threading.Thread.start is start:
+            threading.Thread.start = original  # type: ignore[method-assign]
