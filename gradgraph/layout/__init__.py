@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gradgraph.layout.frames import frames_of, room_for
+from gradgraph.layout.given import given
 from gradgraph.layout.net import net_of
-from gradgraph.layout.places import LABEL_PT, MARGIN, geometry
+from gradgraph.layout.places import LABEL_PT, MARGIN, Room, geometry
 from gradgraph.layout.ranks import ranks_of
 from gradgraph.layout.routes import cut, draw, plan
 from gradgraph.layout.spots import Columns, Frame, Lane, Link, Order0, Placed, Point, Route, Spot
@@ -57,16 +59,21 @@ def lanes(spots: Sequence[Spot], links: Sequence[Link], *, order0: Order0 | None
         InputError: two boxes of one key, an arrow to a box that is not there, or a box without a size.
     """
     net = net_of(spots, links)
-    ranks = ranks_of(net)
-    strips = strips_of(net, ranks)
+    fixed = given(net, spots, links, order0) if order0 is not None else None
+    ranks = ranks_of(net, fixed.row if fixed else None)
+    strips = strips_of(net, ranks, fixed)
     planned = plan(net, strips)
-    placed = geometry(net, strips, planned.tracks, {}, {})
+    placed = geometry(net, strips, planned.tracks, Room())
+    clustered = any(spot.clusters for spot in spots)
+    room = room_for(net, ranks, strips, placed) if clustered else Room()
+    if room.aside:
+        placed = geometry(net, strips, planned.tracks, room)
     height = placed.height
     routes = [tuple((x, height - y) for x, y in route) for route in draw(net, strips, planned, placed)]
     sides: dict[int, tuple[float, float]] = {}
     for strip, left, right in zip(strips, placed.left, placed.right, strict=True):
         before = sides.get(strip.lane, (left, right))
-        sides[strip.lane] = (min(before[0], left), max(before[1], right))
+        sides[strip.lane] = (min(before[0], left - room.aside), max(before[1], right + room.aside))
     return Placed(
         centres={spot.key: (placed.x[box], height - placed.y[box]) for box, spot in enumerate(spots)},
         routes=routes,
@@ -74,7 +81,8 @@ def lanes(spots: Sequence[Spot], links: Sequence[Link], *, order0: Order0 | None
             Lane(order, left, right, ((left + right) / 2, height - MARGIN - LABEL_PT / 2))
             for order, (left, right) in sides.items()
         ],
-        width=max(placed.right, default=0.0) + MARGIN,
+        frames=frames_of(net, strips, placed) if clustered else [],
+        width=max(placed.right, default=0.0) + room.aside + MARGIN,
         height=height,
         inferred=ranks.inferred,
     )

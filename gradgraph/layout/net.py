@@ -29,8 +29,10 @@ class Net:
 
     @property
     def size(self) -> int:
+        """How many boxes there are."""
         return len(self.spots)
 
+    @property
     def core(self) -> list[int]:
         """The boxes that stand for themselves, in order."""
         return [box for box, host in enumerate(self.host) if host < 0]
@@ -79,11 +81,15 @@ def _hosts(
 ) -> tuple[list[int], list[bool]]:
     host = [-1] * len(spots)
     mark = [False] * len(spots)
+    joined = [spot.stub for spot in spots]  # to other boxes than by a mark
     for (tail, head), role in zip(ends, roles, strict=True):
-        if role != "mark" and spots[head].stub and not spots[tail].stub and host[head] < 0:
-            host[head] = tail
+        if role != "mark":
+            joined[tail] = joined[head] = True
+            if spots[head].stub and not spots[tail].stub and host[head] < 0:
+                host[head] = tail
+    heads = {head for (_, head), role in zip(ends, roles, strict=True) if role == "mark"}
     for (tail, head), role in zip(ends, roles, strict=True):
-        if role == "mark" and host[tail] < 0 and tail != head and not mark[head]:
+        if role == "mark" and not joined[tail] and tail not in heads and not mark[tail]:
             mark[tail] = True
             host[tail] = head if host[head] < 0 else host[head]
     return host, mark

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from gradgraph.layout.net import Net
 from gradgraph.layout.strips import Strip
 
-__all__ = ["Geometry", "Track", "geometry"]
+__all__ = ["LABEL_PT", "MARGIN", "ROW_GAP", "Geometry", "Room", "Track", "geometry"]
 
 ROW_GAP = 18.0
 COLUMN_GAP = 16.0
@@ -32,6 +32,15 @@ class Track:
 
 
 @dataclass
+class Room:
+    """What frames need: points above and below ranks, and at either side of strips."""
+
+    above: dict[int, float] = field(default_factory=dict)
+    below: dict[int, float] = field(default_factory=dict)
+    aside: float = 0.0
+
+
+@dataclass
 class Geometry:
     """Centres of boxes and everything that routing wants to know. `y` runs down the page here."""
 
@@ -48,25 +57,33 @@ def geometry(
     net: Net,
     strips: Sequence[Strip],
     tracks: Sequence[Sequence[Track]],
-    above: dict[int, float],
-    below: dict[int, float],
+    room: Room,
 ) -> Geometry:
-    """Place the boxes. `above` and `below` are the room that ranks need on top of them and under them for frames."""
+    """Place the boxes, with room for frames."""
     placed = Geometry([0.0] * net.size, [0.0] * net.size)
-    _across(net, strips, tracks, placed)
-    _down(net, strips, placed, above, below)
+    _across(net, strips, tracks, placed, room.aside)
+    _down(net, strips, placed, room)
     return placed
 
 
-def _across(net: Net, strips: Sequence[Strip], tracks: Sequence[Sequence[Track]], placed: Geometry) -> None:
-    left = MARGIN
+def _across(
+    net: Net, strips: Sequence[Strip], tracks: Sequence[Sequence[Track]], placed: Geometry, aside: float
+) -> None:
+    left = MARGIN + aside
     before = None
     below_of = {net.under[stub]: stub for stub in range(net.size) if net.under[stub] >= 0}
     for strip, own in zip(strips, tracks, strict=True):
         if before is not None:
-            left += LANE_GAP if strip.lane != before.lane else STRIP_GAP
+            left += 2 * aside + (LANE_GAP if strip.lane != before.lane else STRIP_GAP)
         mirrored = before is None  # the longest path beside the next lane
         before = strip
+        if strip.fixed is not None:
+            for box, place in strip.fixed.x.items():
+                placed.x[box] = left + place
+            placed.left.append(left)
+            left += strip.fixed.width
+            placed.right.append(left)
+            continue
         lines = _number(own)
         columns = len(strip.occupied)
         wide: list[dict[int, float]] = [{} for _ in range(columns)]
@@ -118,9 +135,7 @@ def _number(tracks: Sequence[Track]) -> dict[int, int]:
     return count
 
 
-def _down(
-    net: Net, strips: Sequence[Strip], placed: Geometry, above: dict[int, float], below: dict[int, float]
-) -> None:
+def _down(net: Net, strips: Sequence[Strip], placed: Geometry, room: Room) -> None:
     heights = [[max(net.spots[box].height for box in row) for row in strip.rows] for strip in strips]
     block: dict[int, float] = {}
     need: list[dict[int, float]] = []
@@ -134,9 +149,9 @@ def _down(
     begin: dict[int, float] = {}
     y = MARGIN + LABEL_PT
     for rank in sorted(block):
-        y += above.get(rank, 0.0)
+        y += room.above.get(rank, 0.0)
         begin[rank] = y
-        y += block[rank] + ROW_GAP + below.get(rank, 0.0)
+        y += block[rank] + ROW_GAP + room.below.get(rank, 0.0)
     placed.height = y - ROW_GAP + MARGIN
     for strip, high, stack in zip(strips, heights, need, strict=True):
         tops: list[float] = []

@@ -19,6 +19,7 @@ class Ranks:
         self.inferred = False
 
     def put(self, box: int, rank: int, *, down: bool) -> None:
+        """Settle a box."""
         self.rank[box], self.known[box], self.down[box] = rank, True, down
 
 
@@ -26,7 +27,7 @@ def ranks_of(net: Net, given: dict[int, int] | None = None) -> Ranks:
     """Rows of all boxes. `given` are those of the lowest lane, where something else has laid it out."""
     ranks = Ranks(net)
     members: dict[int, list[int]] = {}
-    for box in net.core():
+    for box in net.core:
         members.setdefault(net.lane[box], []).append(box)
     lanes = sorted(members)
     key = {spot.key: index for index, spot in enumerate(net.spots)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from gradgraph.layout.given import stretched
 from gradgraph.layout.net import Net
 from gradgraph.layout.places import ROW_GAP, Geometry, Track
 from gradgraph.layout.spots import Point
@@ -21,7 +24,7 @@ _LEAD = 5.0  # points up to which a box may be lower than its row without a stra
 
 @dataclass
 class Plan:
-    """How each arrow runs. `via` is a track, a column's box whose x it keeps to (a number), or None for straight over."""
+    """How each arrow runs: `via` a track, the box in whose column it stays, or None for straight over."""
 
     strip_of: list[int]
     via: list[Track | int | None]
@@ -40,7 +43,7 @@ def plan(net: Net, strips: Sequence[Strip]) -> Plan:
         if strip_of[tail] != strip_of[head] or tail == head:
             continue
         strip = strips[strip_of[tail]]
-        if abs(strip.row[tail] - strip.row[head]) <= 1:
+        if strip.fixed is not None or abs(strip.row[tail] - strip.row[head]) <= 1:
             continue
         kept = _kept(strip, tail, head)
         if kept is None:
@@ -97,9 +100,15 @@ def draw(net: Net, strips: Sequence[Strip], planned: Plan, placed: Geometry) -> 
     """The Bezier points of every arrow, y down the page as in `placed`."""
     routes = []
     edges = [_row_ends(strip, placed) for strip in strips]
+    drawn: dict[int, list[Point]] = {}
+    for strip, tops, bottoms, left in zip(strips, placed.top, placed.bottom, placed.left, strict=True):
+        if strip.fixed is not None:
+            drawn |= stretched(strip.fixed, tops, bottoms, left)
     for index, (tail, head) in enumerate(net.ends):
         number = planned.strip_of[tail]
-        if tail == head:
+        if index in drawn:
+            routes.append(drawn[index])
+        elif tail == head:
             routes.append(_loop(net, placed, tail))
         elif number != planned.strip_of[head]:
             routes.append(_between_strips(net, strips, planned, placed, edges, tail, head))
@@ -264,7 +273,7 @@ def _vertical(
 def _loop(net: Net, placed: Geometry, box: int) -> list[Point]:
     width, height = _half(net, box)
     x, y = placed.x[box] + width, placed.y[box]
-    return [(x, y - height / 3), (x + 12, y - height / 3), (x + 12, y + height / 3), (x, y + height / 3)]
+    return [(x, y - height / 3), (x + 9, y - height / 3), (x + 9, y + height / 3), (x, y + height / 3)]
 
 
 def cut(route: Sequence[Point], by: float) -> list[Point]:
@@ -281,7 +290,7 @@ def cut(route: Sequence[Point], by: float) -> list[Point]:
     for _ in range(12):
         t = (low + high) / 2
         x, y = _at(a, b, c, d, t)
-        low, high = (t, high) if ((x - d[0]) ** 2 + (y - d[1]) ** 2) ** 0.5 > by else (low, t)
+        low, high = (t, high) if math.dist((x, y), d) > by else (low, t)
     ab, bc, cd = _mix(a, b, low), _mix(b, c, low), _mix(c, d, low)
     abc, bcd = _mix(ab, bc, low), _mix(bc, cd, low)
     return [*rest, a, ab, abc, _mix(abc, bcd, low)]
@@ -298,4 +307,4 @@ def _at(a: Point, b: Point, c: Point, d: Point, t: float) -> Point:
 
 def _length(a: Point, b: Point, c: Point, d: Point) -> float:
     points = [_at(a, b, c, d, t / 8) for t in range(9)]
-    return sum(((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2) ** 0.5 for p, q in zip(points, points[1:], strict=False))
+    return sum(math.dist(p, q) for p, q in pairwise(points))

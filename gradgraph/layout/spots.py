@@ -17,8 +17,8 @@ class Spot:
     """A box to place.
 
     `creators` are the boxes whose backward made it, each with the number of nodes that it made; none for operations
-    that no backward pass made, and where nothing is known. A `stub` is a leaf drawn at one of its uses: it stands beside
-    the box that the arrow to it comes from. `clusters` are the names of the groups it lies in, outermost first.
+    that no backward pass made, and where nothing is known. A `stub` is a leaf drawn at one of its uses: it stands
+    beside the box that the arrow to it comes from, in its lane. `clusters` are the groups it lies in, outermost first.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Frame:
-    """The rectangle around a cluster's boxes in one lane; its label stands at the top left, `label` its left baseline."""
+    """The rectangle around a cluster's boxes in one lane; `label` is where its text begins, at the top left."""
 
     cluster: str
     order: int

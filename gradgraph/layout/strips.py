@@ -8,6 +8,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from gradgraph.layout.given import Given
 from gradgraph.layout.net import Net, topological
 from gradgraph.layout.ranks import Ranks
 
@@ -35,10 +36,11 @@ class Strip:
     rank_of_row: list[int] = field(default_factory=list)
     rows: list[list[int]] = field(default_factory=list)
     occupied: list[list[int]] = field(default_factory=list)  # rows taken in the middle of each column, sorted
+    fixed: Given | None = None  # places from elsewhere, without columns
 
 
-def strips_of(net: Net, ranks: Ranks) -> list[Strip]:
-    """The strips from left to right, their boxes in rows and columns."""
+def strips_of(net: Net, ranks: Ranks, fixed: Given | None = None) -> list[Strip]:
+    """The strips from left to right, their boxes in rows and columns; the first one perhaps laid out elsewhere."""
     members: dict[tuple[int, bool], list[int]] = {}
     for box in range(net.size):
         members.setdefault((net.lane[box], ranks.down[box]), []).append(box)
@@ -47,9 +49,21 @@ def strips_of(net: Net, ranks: Ranks) -> list[Strip]:
     keys = sorted(members, key=lambda key: (key[0], key[1] != ((key[0] - lowest) % 2 == 0)))
     strips = [Strip(lane, down, members[lane, down]) for lane, down in keys]
     for strip in strips:
+        if fixed is not None and strip.lane == lowest:
+            _take_over(strip, fixed)
+            continue
         _rows(net, ranks, strip)
         _columns(net, strip)
     return strips
+
+
+def _take_over(strip: Strip, fixed: Given) -> None:
+    strip.fixed, strip.row = fixed, fixed.row
+    strip.slot = dict.fromkeys(strip.boxes, -1)
+    strip.rank_of_row = list(range(len(fixed.edges)))
+    strip.rows = [[] for _ in fixed.edges]
+    for box in strip.boxes:
+        strip.rows[fixed.row[box]].append(box)
 
 
 def _rows(net: Net, ranks: Ranks, strip: Strip) -> None:
@@ -177,7 +191,7 @@ def _chains(net: Net, strip: Strip) -> tuple[list[list[int]], list[int]]:
             path: list[int] = []
             while free := [b for b in step[box] if b not in chain_of]:
                 here = row[box]
-                box = max(free, key=lambda b: (reach[b], -abs(row[b] - here), -b))  # noqa: B023
+                box = max(free, key=lambda b: (reach[b], -abs(row[b] - here), -b))
                 chain_of[box] = number
                 path.append(box)
             return path
