@@ -19,9 +19,11 @@ Method = Literal["auto", "accumulate", "batched"]
 _Result = TypeVar("_Result")
 
 
-def annotated_graph(target: Target, arguments: Sequence[str], *, gradients: bool, hessian: bool) -> AutogradGraph:
+def annotated_graph(
+    target: Target, arguments: Sequence[str], *, gradients: bool, hessian: bool, number: int | None = None
+) -> AutogradGraph:
     """The graph of `target`, run with `arguments`, with the statistics asked for. Raises what `opened` and they do."""
-    with opened(target, arguments, gradients=gradients, keep=hessian) as one:
+    with opened(target, arguments, gradients=gradients, keep=hessian, number=number) as one:
         if gradients:
             add_gradients(one)
         if hessian:

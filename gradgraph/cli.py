@@ -17,11 +17,12 @@ from gradgraph.errors import GradGraphError
 
 __all__ = ["main"]
 
-_COMMANDS = ("render", "trace", "summary", "memory", "hessian", "doctor", "completion")
+_COMMANDS = ("render", "run", "trace", "summary", "memory", "hessian", "doctor", "completion")
 
 _EPILOG = """\b
 Examples:
   gradgraph render train.py                  the graph of its last backward pass, as train.png
+  gradgraph run train.py --epochs 3          run it as python does, and list its backward passes
   gradgraph summary train.py:loss            what the graph behind the variable `loss` is made of
   gradgraph hessian train.py                 the Hessian's diagonal, per parameter
   gradgraph doctor                           what this installation can do
@@ -33,6 +34,7 @@ TARGET is one of:
   package.module:loss       the same for a module to import
   graph.json                a graph saved by `gradgraph trace`
 What follows `--` are arguments of the script: gradgraph render train.py -- --epochs 3
+`gradgraph run` takes a script alone, and after it the script's arguments.
 
 \b
 Exit status: 0 all went well, 1 the target or gradgraph failed, 2 wrong usage, 130 interrupted.
@@ -111,8 +113,11 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, "-V", "--version", prog_name="gradgraph", message="%(prog)s %(version)s")
-def main(debug: bool) -> None:  # noqa: ARG001 - read where an error is shown
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:  # noqa: ARG001 - read where an error is shown
     """Trace, measure and draw PyTorch autograd graphs, double-backward ones included."""
+    if ctx.invoked_subcommand == "run":
+        return  # the program's warnings are its own
     import warnings
 
     # torch says this at its import where there is no NumPy, which gradgraph does not need either.

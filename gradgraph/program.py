@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from types import ModuleType
+from importlib.machinery import SourceFileLoader
+from types import CodeType, ModuleType
 
 from gradgraph.errors import TargetError
+from gradgraph.uncaught import exit_code
 
-__all__ = ["execute", "in_environment", "main_module", "raised_in"]
+__all__ = ["bare_main_module", "compiled", "execute", "in_environment", "main_module", "raised_in"]
 
 _LONGEST_MESSAGE = 300
 
@@ -59,10 +62,35 @@ def _lies_in(module: ModuleType, folder: str) -> bool:
 
 def main_module(path: str) -> ModuleType:
     """A fresh `__main__` for the script at `path`, with what `python` sets in it."""
-    module = ModuleType("__main__")
-    module.__file__ = os.path.abspath(path)
-    module.__dict__.update(__builtins__=__builtins__, __cached__=None, __annotations__={})
+    module = bare_main_module()
+    module.__file__ = os.path.join(os.getcwd(), path)
+    module.__loader__ = SourceFileLoader("__main__", module.__file__)
+    module.__dict__["__cached__"] = None
     return module
+
+
+def bare_main_module() -> ModuleType:
+    """A fresh `__main__`, as it is before `python` knows what to run in it."""
+    module = ModuleType("__main__")
+    if sys.version_info < (3, 14):  # made when asked for, since then
+        module.__annotations__ = {}
+    module.__dict__["__builtins__"] = builtins  # in all other modules it is a dict
+    return module
+
+
+def compiled(path: str, module: ModuleType) -> CodeType:
+    """The code of the script at `path`, to be run in `module`.
+
+    Raises:
+        TargetError: it cannot be read.
+        SyntaxError: and what else compiling it raises.
+    """
+    try:
+        with io.open_code(os.path.abspath(path)) as file:
+            source = file.read()
+    except OSError as error:
+        raise TargetError(f"{path} cannot be read: {error.strerror}.") from error
+    return compile(source, str(module.__file__), "exec", dont_inherit=True)
 
 
 def execute(path: str, module: ModuleType) -> None:
@@ -71,18 +99,16 @@ def execute(path: str, module: ModuleType) -> None:
     Raises:
         TargetError: it cannot be read or compiled, raises, or exits with a status other than 0.
     """
-    try:
-        with io.open_code(os.path.abspath(path)) as file:
-            source = file.read()
-    except OSError as error:
-        raise TargetError(f"{path} cannot be read: {error.strerror}.") from error
     with raised_in(path):
-        exec(compile(source, os.path.abspath(path), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+        exec(compiled(path, module), module.__dict__)  # noqa: S102
 
 
 @contextmanager
 def raised_in(path: str, what: str | None = None) -> Iterator[None]:
     """Turn whatever the user's code raises into one line that says where.
+
+    A process that the code forked and that comes out of it has reached its end: it ends as it would have under
+    Python, and none of what we do next.
 
     Args:
         path: the file of the user's whose line is wanted, as they wrote it.
@@ -91,25 +117,41 @@ def raised_in(path: str, what: str | None = None) -> Iterator[None]:
     Raises:
         TargetError: the code raised, or exited with a status other than 0. An exit with status 0 is an end.
     """
+    process = os.getpid()
     try:
         yield
-    except TargetError:
-        raise
-    except SystemExit as error:
-        if error.code not in (None, 0):
-            said = f"status {error.code}" if isinstance(error.code, int) else f"the message {_one_line(error.code)!r}"
-            raise TargetError(
-                f"{_where(error, path)}: the program exited with {said}, expected status 0. If it lacked "
-                "arguments, give them after `--`, for example: gradgraph render script.py -- --epochs 3"
-            ) from error
-    except Exception as error:
-        whole = _one_line(error)
-        described = f"{type(error).__name__}: {whole}" if whole else type(error).__name__
-        place = _where(error, path)
-        raise TargetError(
-            f"{place}: {what or 'the program'} raised {described} (expected it to run to its end; "
-            "`gradgraph --debug ...` shows the traceback)."
-        ) from error
+    except BaseException as error:
+        if os.getpid() != process:
+            sys.exit(exit_code(error))
+        refusal = _refusal(error, path, what)
+        if refusal is error:
+            raise
+        if refusal is not None:
+            raise refusal from error
+    if os.getpid() != process:
+        sys.exit()
+
+
+def _refusal(error: BaseException, path: str, what: str | None) -> BaseException | None:
+    """What `raised_in` raises for `error`; None where it is an ordinary end."""
+    if isinstance(error, TargetError):
+        return error
+    if isinstance(error, SystemExit):
+        if error.code in (None, 0):
+            return None
+        said = f"status {error.code}" if isinstance(error.code, int) else f"the message {_one_line(error.code)!r}"
+        return TargetError(
+            f"{_where(error, path)}: the program exited with {said}, expected status 0. If it lacked "
+            "arguments, give them after `--`, for example: gradgraph render script.py -- --epochs 3"
+        )
+    if not isinstance(error, Exception):
+        return error  # an interrupt
+    whole = _one_line(error)
+    described = f"{type(error).__name__}: {whole}" if whole else type(error).__name__
+    return TargetError(
+        f"{_where(error, path)}: {what or 'the program'} raised {described} (expected it to run to its end; "
+        "`gradgraph --debug ...` shows the traceback)."
+    )
 
 
 def _where(error: BaseException, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import sys
@@ -17,11 +18,13 @@ __all__ = [
     "force_option",
     "json_option",
     "own_stdout",
+    "pass_option",
     "print_json",
     "refuse_unwritable",
     "suffix_of",
     "target_argument",
     "terminal_width",
+    "to_json",
     "warnings_in_one_line",
 ]
 
@@ -70,6 +73,18 @@ def force_option(function: _Function) -> _Function:
     return click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")(function)
 
 
+def pass_option(function: _Function) -> _Function:
+    """Which backward pass of a script."""
+    return click.option(
+        "-p",
+        "--pass",
+        "number",
+        type=int,
+        metavar="N",
+        help="Of a script, take its N-th backward pass; -1 is the last. [default: the last]",
+    )(function)
+
+
 def suffix_of(path: str) -> str:
     """The suffix of `path` in lower case, without its dot."""
     return os.path.splitext(path)[1].removeprefix(".").lower()
@@ -108,6 +123,16 @@ def own_stdout() -> Iterator[None]:
     finally:
         os.dup2(kept, out)
         os.close(kept)
+        # Called before the functions that the program registered: what those print goes to stderr as well.
+        atexit.register(_stdout_to_stderr, error, out)
+
+
+def _stdout_to_stderr(error: int, out: int) -> None:
+    try:
+        sys.stdout.flush()
+    finally:
+        sys.stdout = sys.stderr
+        os.dup2(error, out)
 
 
 @contextmanager
@@ -129,10 +154,15 @@ def terminal_width() -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON that every reader accepts: numbers that are not finite become strings."""
+    """Print `value` as `to_json` writes it."""
+    click.echo(to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """`value` as JSON that every reader accepts: numbers that are not finite become strings."""
     import json
 
-    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

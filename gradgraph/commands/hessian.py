@@ -10,6 +10,7 @@ from gradgraph.commands.arguments import (
     Command,
     json_option,
     own_stdout,
+    pass_option,
     print_json,
     target_argument,
     terminal_width,
@@ -34,6 +35,7 @@ Examples:
   gradgraph hessian train.py -- --epochs 3""",
 )
 @target_argument
+@pass_option
 @click.option(
     "-m",
     "--method",
@@ -44,11 +46,15 @@ Examples:
 )
 @json_option
 @click.pass_context
-def command(ctx: click.Context, target: str, method: Method, as_json: bool) -> None:
+def command(ctx: click.Context, target: str, number: int | None, method: Method, as_json: bool) -> None:
     """Compute the diagonal of the Hessian of TARGET's loss with respect to each of its leaves."""
     from gradgraph.target import opened
 
-    with own_stdout(), opened(target, ctx.meta.get("script", ()), keep=True) as one, warnings_in_one_line():
+    with (
+        own_stdout(),
+        opened(target, ctx.meta.get("script", ()), keep=True, number=number) as one,
+        warnings_in_one_line(),
+    ):
         from gradgraph.annotated import add_hessian
         from gradgraph.hessian_table import hessian_table
 

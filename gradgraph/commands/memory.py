@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from gradgraph.commands.arguments import Command, json_option, own_stdout, print_json, target_argument, terminal_width
+from gradgraph.commands.arguments import (
+    Command,
+    json_option,
+    own_stdout,
+    pass_option,
+    print_json,
+    target_argument,
+    terminal_width,
+)
 
 __all__ = ["command"]
 
@@ -20,14 +28,15 @@ Examples:
   gradgraph memory graph.json --json""",
 )
 @target_argument
+@pass_option
 @json_option
 @click.option("-n", "--top", type=click.IntRange(min=1), metavar="N", help="Show only the N largest entries.")
 @click.pass_context
-def command(ctx: click.Context, target: str, as_json: bool, top: int | None) -> None:
+def command(ctx: click.Context, target: str, number: int | None, as_json: bool, top: int | None) -> None:
     """Show what TARGET's graph keeps in memory: saved tensors, each storage counted once."""
     from gradgraph.target import opened
 
-    with own_stdout(), opened(target, ctx.meta.get("script", ())) as one:
+    with own_stdout(), opened(target, ctx.meta.get("script", ()), number=number) as one:
         graph = one.graph
     from gradgraph.render.text import memory
 

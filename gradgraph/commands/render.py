@@ -11,11 +11,13 @@ from gradgraph.commands.arguments import (
     Command,
     force_option,
     own_stdout,
+    pass_option,
     refuse_unwritable,
     suffix_of,
     target_argument,
     warnings_in_one_line,
 )
+from gradgraph.commands.view_options import render_options, view_options
 
 __all__ = ["command"]
 
@@ -30,21 +32,21 @@ _FORMATS = ("png", "svg", "pdf", "dot")
 Examples:
   gradgraph render train.py                           its last backward pass, as train.png
   gradgraph render train.py:loss -o loss.svg          the graph behind the variable `loss`
+  gradgraph render train.py --pass 1 --fold module    its first pass, one box for each module
   gradgraph render train.py --gradients --hessian -o train.pdf
   gradgraph render train.py -o out.png -- --epochs 3  with arguments for the script
   gradgraph render graph.json -o - --format dot       DOT on stdout, from a saved graph""",
 )
 @target_argument
+@pass_option
 @click.option(
     "-o", "--output", metavar="OUT", type=click.Path(), help="File to write; `-` for stdout. [default: ./TARGET.png]"
 )
 @click.option("-g", "--gradients", is_flag=True, help="Show the gradient at every node.")
 @click.option("-H", "--hessian", is_flag=True, help="Show the Hessian's diagonal at every leaf.")
 @click.option("-s", "--saved", is_flag=True, help="Show the tensors that nodes saved, with their bytes.")
+@view_options
 @click.option("-F", "--format", "format_", type=click.Choice(_FORMATS), help="Instead of what OUT's suffix says.")
-@click.option(
-    "-t", "--theme", type=click.Choice(["light", "dark"]), default="light", show_default=True, help="Colours."
-)
 @click.option(
     "-e",
     "--engine",
@@ -73,17 +75,19 @@ Examples:
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     target: str,
+    number: int | None,
     output: str | None,
     gradients: bool,
     hessian: bool,
     saved: bool,
     format_: str | None,
-    theme: str,
     engine: str,
     timeout: float,
     max_boxes: int,
     force: bool,
+    **view: Any,
 ) -> None:
     """Draw TARGET's autograd graph into a PNG, SVG, PDF or DOT file."""
     from gradgraph.target import parse_target
@@ -94,8 +98,8 @@ def command(
     if output != "-":
         refuse_unwritable(output, force=force)
     options: dict[str, Any] = {
+        **render_options(view),
         "format": chosen,
-        "theme": theme,
         "gradients": gradients or None,  # None shows what a saved graph carries
         "hessian": hessian or None,
         "saved": saved,
@@ -107,7 +111,13 @@ def command(
     with own_stdout():
         from gradgraph.annotated import annotated_graph
 
-        graph = annotated_graph(parsed, ctx.meta.get("script", ()), gradients=gradients, hessian=hessian)
+        graph = annotated_graph(
+            parsed,
+            ctx.meta.get("script", ()),
+            gradients=gradients or view["color"] == "gradient",
+            hessian=hessian or view["color"] == "hessian_diagonal",
+            number=number,
+        )
         graph.release()
         with warnings_in_one_line():
             if output == "-":

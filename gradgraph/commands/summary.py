@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from gradgraph.commands.arguments import Command, json_option, own_stdout, print_json, target_argument, terminal_width
+from gradgraph.commands.arguments import (
+    Command,
+    json_option,
+    own_stdout,
+    pass_option,
+    print_json,
+    target_argument,
+    terminal_width,
+)
 
 __all__ = ["command"]
 
@@ -21,13 +29,14 @@ Examples:
   gradgraph summary train.py -- --epochs 3""",
 )
 @target_argument
+@pass_option
 @json_option
 @click.pass_context
-def command(ctx: click.Context, target: str, as_json: bool) -> None:
+def command(ctx: click.Context, target: str, number: int | None, as_json: bool) -> None:
     """Summarise TARGET's graph: nodes by order and operation, leaves, saved bytes."""
     from gradgraph.target import opened
 
-    with own_stdout(), opened(target, ctx.meta.get("script", ())) as one:
+    with own_stdout(), opened(target, ctx.meta.get("script", ()), number=number) as one:
         graph = one.graph
     from gradgraph.render.text import summary
 

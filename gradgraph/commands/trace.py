@@ -8,6 +8,7 @@ from gradgraph.commands.arguments import (
     Command,
     force_option,
     own_stdout,
+    pass_option,
     refuse_unwritable,
     suffix_of,
     target_argument,
@@ -33,12 +34,15 @@ A saved graph.json is itself a TARGET, and opens without torch:
   gradgraph summary graph.json""",
 )
 @target_argument
+@pass_option
 @click.option("-o", "--output", metavar="G.json|G.graphml", type=click.Path(), required=True, help="File to write.")
 @click.option("-g", "--gradients", is_flag=True, help="Save the gradient statistics of every node.")
 @click.option("-H", "--hessian", is_flag=True, help="Save the statistics of the Hessian's diagonal at every leaf.")
 @force_option
 @click.pass_context
-def command(ctx: click.Context, target: str, output: str, gradients: bool, hessian: bool, force: bool) -> None:
+def command(
+    ctx: click.Context, target: str, number: int | None, output: str, gradients: bool, hessian: bool, force: bool
+) -> None:
     """Save TARGET's autograd graph, as JSON to open again or as GraphML for other programs."""
     from gradgraph.readwrite import write_graphml, write_json
     from gradgraph.target import parse_target
@@ -55,6 +59,6 @@ def command(ctx: click.Context, target: str, output: str, gradients: bool, hessi
     with own_stdout():
         from gradgraph.annotated import annotated_graph
 
-        graph = annotated_graph(parsed, ctx.meta.get("script", ()), gradients=gradients, hessian=hessian)
+        graph = annotated_graph(parsed, ctx.meta.get("script", ()), gradients=gradients, hessian=hessian, number=number)
         (write_json if suffix == "json" else write_graphml)(graph, output)
     click.echo(f"{output}: {len(graph)} nodes, {graph.number_of_edges()} edges")
