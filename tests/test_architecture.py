@@ -15,7 +15,7 @@ PACKAGE = Path(gradgraph.__file__).parent
 
 #: Lowest first. A module imports, at its top level, from lower tiers and from its own package only.
 TIERS = [
-    ["errors"],
+    ["errors", "importing", "uncaught"],
     ["entries", "files", "graph", "kinds", "measure", "outputs", "params", "passes", "program", "saved", "walk"],
     ["labels", "leaves", "orders", "teardown"],
     ["recording"],
@@ -23,9 +23,9 @@ TIERS = [
     ["ledger"],
     ["curvature", "gradients", "readwrite"],
     ["render"],
-    ["doctor", "hessian_table", "last_pass", "notebook"],
-    ["target"],
-    ["annotated"],
+    ["doctor", "hessian_table", "last_pass", "notebook", "pass_list"],
+    ["chosen", "counting", "target"],
+    ["annotated", "launch", "running"],
     ["commands"],
     ["cli"],
     ["__main__"],
