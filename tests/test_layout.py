@@ -85,8 +85,7 @@ def check(spots: Sequence[Spot], links: Sequence[Link], placed: Placed) -> None:
     by_key = {spot.key: spot for spot in spots}
     areas = [rectangle(spot, placed) for spot in spots]
     for i, area in enumerate(areas):
-        assert area[0] >= 0
-        assert area[1] >= 0
+        assert min(area[:2]) >= 0
         assert area[2] <= placed.width
         assert area[3] <= placed.height
         assert not any(meet(area, other, 0.001) for other in areas[:i])
@@ -103,8 +102,8 @@ def check(spots: Sequence[Spot], links: Sequence[Link], placed: Placed) -> None:
     strips = {lane.order: lane for lane in placed.lanes}
     for spot, area in zip(spots, areas, strict=True):
         if not spot.stub and not any(link.role == "mark" and link.tail == spot.key for link in links):
-            assert strips[spot.order].left <= area[0]
-            assert area[2] <= strips[spot.order].right
+            assert strips[spot.order].left - 0.001 <= area[0]
+            assert area[2] <= strips[spot.order].right + 0.001
     for number, frame in enumerate(placed.frames):
         outline = (frame.left, frame.bottom, frame.right, frame.top)
         for spot, area in zip(spots, areas, strict=True):

@@ -17,6 +17,7 @@ outputorder=edgesfirst, so that arrows which cross a box pass behind it.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from gradgraph.layout.frames import frames_of, room_for
@@ -58,6 +59,16 @@ def lanes(spots: Sequence[Spot], links: Sequence[Link], *, order0: Order0 | None
     Raises:
         InputError: two boxes of one key, an arrow to a box that is not there, or a box without a size.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # millions of small tuples and no cycles: a collection only costs time
+    try:
+        return _lanes(spots, links, order0)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _lanes(spots: Sequence[Spot], links: Sequence[Link], order0: Order0 | None) -> Placed:
     net = net_of(spots, links)
     fixed = given(net, spots, links, order0) if order0 is not None else None
     ranks = ranks_of(net, fixed.row if fixed else None)

@@ -62,7 +62,7 @@ def net_of(spots: Sequence[Spot], links: Sequence[Link]) -> Net:
         ) from None
     roles = [link.role for link in links]
     host, mark = _hosts(spots, ends, roles)
-    under = _aside(spots, ends, roles, host, mark)
+    under = _aside(spots, ends, roles, host)
     succ: list[list[int]] = [[] for _ in spots]
     pred: list[list[int]] = [[] for _ in spots]
     saved: list[list[int]] = [[] for _ in spots]
@@ -100,7 +100,6 @@ def _aside(
     ends: Sequence[tuple[int, int]],
     roles: Sequence[str],
     host: list[int],
-    mark: Sequence[bool],
 ) -> list[int]:
     """Let a box of the lowest order that stands between its only consumer and one leaf stand beside the consumer.
 
@@ -117,7 +116,7 @@ def _aside(
     for box, spot in enumerate(spots):
         if host[box] < 0 and spot.order == lowest and len(heads[box]) == len(tails[box]) == 1:
             (stub,), (tail,) = heads[box], tails[box]
-            if host[stub] == box and not mark[stub] and tail >= 0:
+            if host[stub] == box and tail >= 0 > host[tail] and -1 not in tails[stub]:
                 aside[box] = (tail, stub)
     under = [-1] * len(spots)
     for box, (tail, stub) in aside.items():

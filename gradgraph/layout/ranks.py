@@ -123,6 +123,8 @@ def _between(net: Net, ranks: Ranks, order: list[int], inner: set[int], inside: 
     """Boxes without a creator that one with a creator consumes: between their neighbours, along the flow."""
     for box in order:  # those that consume them come first
         tails = [tail for tail in net.pred[box] if ranks.known[tail] and tail in inside]
+        if not tails:  # in a cycle of a folded graph
+            tails = [head for head in net.succ[box] if ranks.known[head]] or [box]
         ranks.down[box] = 2 * sum(ranks.down[tail] for tail in tails) > len(tails)
         bounds = [ranks.rank[tail] for tail in tails]
         ranks.rank[box] = max(bounds) if ranks.down[box] else min(bounds)
