@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gradgraph.recorder import Recording, record
     from gradgraph.render import render
     from gradgraph.tracer import trace
+    from gradgraph.view import View, focus, fold, path
 
 __version__ = "0.1.0"
 
@@ -37,11 +38,15 @@ _HOME = {
     "ReleasedGraphError": "errors",
     "RenderError": "errors",
     "TargetError": "errors",
+    "View": "view",
     "annotate": "graph",
+    "focus": "view",
+    "fold": "view",
     "gradients": "gradients",
     "hessian": "curvature",
     "hessian_diagonal": "curvature",
     "hvp": "curvature",
+    "path": "view",
     "read_json": "readwrite",
     "record": "recorder",
     "render": "render",
@@ -63,12 +68,16 @@ __all__ = [
     "ReleasedGraphError",
     "RenderError",
     "TargetError",
+    "View",
     "__version__",
     "annotate",
+    "focus",
+    "fold",
     "gradients",
     "hessian",
     "hessian_diagonal",
     "hvp",
+    "path",
     "read_json",
     "record",
     "render",

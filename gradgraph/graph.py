@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch.autograd.graph import GradientEdge, Node
 
+    from gradgraph.view import View
+
     _Base = nx.MultiDiGraph[int]
 else:
     _Base = nx.MultiDiGraph
@@ -155,6 +157,24 @@ class AutogradGraph(_Base):
         for key, data in self.nodes(data=True):
             groups.setdefault(data["order"], []).append(key)
         return dict(sorted(groups.items()))
+
+    def fold(self, by: str = "auto", **options: Any) -> View:
+        """A view of the graph that is small enough to look at; see `gradgraph.fold`."""
+        from gradgraph.view import fold
+
+        return fold(self, by, **options)  # type: ignore[arg-type]
+
+    def focus(self, node: int | str, hops: int = 2) -> View:
+        """The neighbourhood of a node; see `gradgraph.focus`."""
+        from gradgraph.view import focus
+
+        return focus(self, node, hops)
+
+    def path(self, a: int | str, b: int | str) -> View:
+        """All nodes on the ways from `a` to `b`; see `gradgraph.path`."""
+        from gradgraph.view import path
+
+        return path(self, a, b)
 
     def render(self, path: str | PathLike[str], **options: Any) -> Path:
         """Draw the graph into a file; see `gradgraph.render`."""
