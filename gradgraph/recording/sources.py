@@ -211,12 +211,12 @@ def custom_functions(lines: Callable[[], Lines | None]) -> Iterator[None]:
         lines: gives the mode of the thread that calls, or None where there is none.
     """
     function: Any = torch.autograd.Function
-    original = function.__dict__["apply"]
+    original = function.__dict__["apply"]  # a class method, of Python's or (from torch 2.15 on) of C's
 
-    @functools.wraps(original.__func__)
+    @functools.wraps(function.apply)
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         first = _sequence_nr()
-        result = original.__func__(cls, *args, **kwargs)
+        result = original.__get__(None, cls)(*args, **kwargs)
         mode = lines()
         if mode is not None and mode.on:
             mode.note(first, _getframe(1), result)
