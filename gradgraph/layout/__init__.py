@@ -74,11 +74,11 @@ def _lanes(spots: Sequence[Spot], links: Sequence[Link], order0: Order0 | None) 
     ranks = ranks_of(net, fixed.row if fixed else None)
     strips = strips_of(net, ranks, fixed)
     planned = plan(net, strips)
-    placed = geometry(net, strips, planned.tracks, Room())
+    placed = geometry(net, strips, planned.tracks, planned.kept, Room())
     clustered = any(spot.clusters for spot in spots)
     room = room_for(net, ranks, strips, placed) if clustered else Room()
     if room.aside:
-        placed = geometry(net, strips, planned.tracks, room)
+        placed = geometry(net, strips, planned.tracks, planned.kept, room)
     height = placed.height
     routes = [tuple((x, height - y) for x, y in route) for route in draw(net, strips, planned, placed)]
     sides: dict[int, tuple[float, float]] = {}

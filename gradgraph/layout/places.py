@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gradgraph.layout.across import Kept, Track, spread
 from gradgraph.layout.net import Net
 from gradgraph.layout.strips import Strip
 
-__all__ = ["LABEL_PT", "MARGIN", "ROW_GAP", "Geometry", "Room", "Track", "geometry"]
+__all__ = ["LABEL_PT", "MARGIN", "ROW_GAP", "Geometry", "Room", "geometry"]
 
 ROW_GAP = 18.0
-COLUMN_GAP = 16.0
-SLOT_GAP = 14.0
-TRACK = 6.0
 STRIP_GAP = 26.0
 LANE_GAP = 54.0
 MARGIN = 10.0
 LABEL_PT = 26.0
-
-
-@dataclass
-class Track:
-    """A vertical line in the gutter left of a column, over some rows: arrows with a common end share it."""
-
-    gutter: int
-    first: int
-    last: int
-    x: float = 0.0
 
 
 @dataclass
@@ -57,82 +44,43 @@ def geometry(
     net: Net,
     strips: Sequence[Strip],
     tracks: Sequence[Sequence[Track]],
+    kept: Sequence[Sequence[Kept]],
     room: Room,
 ) -> Geometry:
     """Place the boxes, with room for frames."""
     placed = Geometry([0.0] * net.size, [0.0] * net.size)
-    _across(net, strips, tracks, placed, room.aside)
+    _across(net, strips, tracks, kept, placed, room.aside)
     _down(net, strips, placed, room)
     return placed
 
 
 def _across(
-    net: Net, strips: Sequence[Strip], tracks: Sequence[Sequence[Track]], placed: Geometry, aside: float
+    net: Net,
+    strips: Sequence[Strip],
+    tracks: Sequence[Sequence[Track]],
+    kept: Sequence[Sequence[Kept]],
+    placed: Geometry,
+    aside: float,
 ) -> None:
     left = MARGIN + aside
     before = None
-    below_of = {net.under[stub]: stub for stub in range(net.size) if net.under[stub] >= 0}
-    for strip, own in zip(strips, tracks, strict=True):
+    for strip, lines, free in zip(strips, tracks, kept, strict=True):
         if before is not None:
             left += 2 * aside + (LANE_GAP if strip.lane != before.lane else STRIP_GAP)
-        mirrored = before is None  # the longest path beside the next lane
-        before = strip
         if strip.fixed is not None:
-            for box, place in strip.fixed.x.items():
-                placed.x[box] = left + place
-            placed.left.append(left)
-            left += strip.fixed.width
-            placed.right.append(left)
-            continue
-        lines = _number(own)
-        columns = len(strip.occupied)
-        wide: list[dict[int, float]] = [{} for _ in range(columns)]
-        for box in strip.boxes:
-            column, slot = strip.column[box], strip.slot[box]
-            wide[column][slot] = max(wide[column].get(slot, 0.0), net.spots[box].width)
-        at: dict[tuple[int, int], float] = {}
-        gutters: list[float] = []
-        x = 0.0
-        for column in range(columns + 1):
-            gutters.append(x + COLUMN_GAP / 2)
-            x += lines.get(column, 0) * TRACK + (COLUMN_GAP if 0 < column < columns or lines.get(column) else 0.0)
-            if column < columns:
-                for slot in sorted(wide[column]):
-                    x += SLOT_GAP if slot >= 0 and min(wide[column]) != slot else 0.0
-                    at[column, slot] = x + wide[column][slot] / 2
-                    x += wide[column][slot]
-        for box in strip.boxes:
-            place = at[strip.column[box], strip.slot[box]]
-            if strip.slot[box] >= 0:  # close to its box
-                other = net.under[box] if net.under[box] >= 0 else below_of.get(box, box)
-                broad = max(net.spots[box].width, net.spots[other].width)
-                place += (broad - wide[strip.column[box]][strip.slot[box]]) / 2
-            placed.x[box] = left + (x - place if mirrored else place)
-        for track in own:
-            track.x = gutters[track.gutter] + track.x * TRACK
-            track.x = left + (x - track.x if mirrored else track.x)
-        placed.left.append(left)
-        placed.right.append(left + x)
-        left += x
-
-
-def _number(tracks: Sequence[Track]) -> dict[int, int]:
-    """Give every track a line of its gutter, in `x`, so that no two meet; how many lines each gutter has."""
-    count: dict[int, int] = {}
-    ended: dict[int, list[tuple[int, int]]] = {}
-    free: dict[int, list[int]] = {}
-    for track in sorted(tracks, key=lambda track: (track.first, -track.last)):
-        busy, open_ = ended.setdefault(track.gutter, []), free.setdefault(track.gutter, [])
-        while busy and busy[0][0] < track.first:
-            heapq.heappush(open_, heapq.heappop(busy)[1])
-        if open_:
-            line = heapq.heappop(open_)
+            places, width = strip.fixed.x, strip.fixed.width
         else:
-            line = count.get(track.gutter, 0)
-            count[track.gutter] = line + 1
-        heapq.heappush(busy, (track.last, line))
-        track.x = float(line)
-    return count
+            places, width = spread(net, strip, lines, free)
+        # The longest path of the first strip stands beside the next lane.
+        mirrored = before is None and strip.fixed is None
+        for box, x in places.items():
+            placed.x[box] = left + (width - x if mirrored else x)
+        for track in lines:
+            track.x = left + (width - track.x if mirrored else track.x)
+        placed.left.append(left)
+        left += width
+        placed.right.append(left)
+        before = strip
 
 
 def _down(net: Net, strips: Sequence[Strip], placed: Geometry, room: Room) -> None:

@@ -9,16 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gradgraph.layout.across import Kept, Track
 from gradgraph.layout.given import stretched
 from gradgraph.layout.net import Net
-from gradgraph.layout.places import ROW_GAP, Geometry, Track
+from gradgraph.layout.places import ROW_GAP, Geometry
 from gradgraph.layout.spots import Point
 from gradgraph.layout.strips import Strip
 
 __all__ = ["Plan", "cut", "draw", "plan"]
 
 
+_LONG = 40  # rows
 _BEND = 28.0  # height of an S, where there is room
+_WIDE = 6.0  # times as wide as high
+_LEVELS = (0.3, 0.7, 0.4, 0.6)
 _LEAD = 5.0  # points up to which a box may be lower than its row without a straight piece for it
 
 
@@ -29,6 +33,7 @@ class Plan:
     strip_of: list[int]
     via: list[Track | int | None]
     tracks: list[list[Track]]
+    kept: list[list[Kept]]
 
 
 def plan(net: Net, strips: Sequence[Strip]) -> Plan:
@@ -39,6 +44,7 @@ def plan(net: Net, strips: Sequence[Strip]) -> Plan:
             strip_of[box] = index
     via: list[Track | int | None] = [None] * len(net.ends)
     long: list[list[int]] = [[] for _ in strips]
+    free: list[list[Kept]] = [[] for _ in strips]
     for index, (tail, head) in enumerate(net.ends):
         if strip_of[tail] != strip_of[head] or tail == head:
             continue
@@ -50,8 +56,10 @@ def plan(net: Net, strips: Sequence[Strip]) -> Plan:
             long[strip_of[tail]].append(index)
         else:
             via[index] = kept
+            first, last = sorted((strip.row[tail], strip.row[head]))
+            free[strip_of[tail]].append((kept, first + 1, last - 1))
     tracks = [_share(net, strip, own, via) for strip, own in zip(strips, long, strict=True)]
-    return Plan(strip_of, via, tracks)
+    return Plan(strip_of, via, tracks, free)
 
 
 def _kept(strip: Strip, tail: int, head: int) -> int | None:
@@ -88,6 +96,8 @@ def _share(net: Net, strip: Strip, links: list[int], via: list[Track | int | Non
             one, two = sorted((strip.column[common], strip.column[other]))
             gutters[0 if two == 0 else one + 1] += 1
         gutter = max(sorted(gutters), key=lambda g: gutters[g])
+        if gutter and max(rows) - min(rows) > max(_LONG, len(strip.rows) // 4):
+            gutter = len(strip.occupied)  # beyond all columns, so that they need not make room
         # Turning off happens between rows: the rows at either end are left free.
         track = Track(gutter, min(rows), max(rows) - 1)
         tracks.append(track)
@@ -128,8 +138,9 @@ def _half(net: Net, box: int) -> tuple[float, float]:
 class _Pen:
     """Builds a curve of straight and S-shaped pieces."""
 
-    def __init__(self, start: Point) -> None:
+    def __init__(self, start: Point, level: float = 0.5) -> None:
         self.points: list[Point] = [start]
+        self.level = level
 
     def line(self, end: Point) -> None:
         (x, y), (u, v) = self.points[-1], end
@@ -137,12 +148,18 @@ class _Pen:
             self.points += [(x + (u - x) / 3, y + (v - y) / 3), (x + (u - x) * 2 / 3, y + (v - y) * 2 / 3), end]
 
     def bend(self, end: Point) -> None:
-        """An S that leaves and arrives vertically."""
+        """An S that leaves and arrives vertically; one that is very wide has a level piece in the middle."""
         (x, y), (u, v) = self.points[-1], end
         if abs(u - x) < 0.01:
             self.line(end)
-        else:
+        elif abs(u - x) < _WIDE * (v - y):
             self.points += [(x, (y + v) / 2), (u, (y + v) / 2), end]
+        else:
+            level = y + (v - y) * self.level
+            turn = math.copysign(min(v - y, 14.0), u - x)
+            self.points += [(x, level), (x, level), (x + turn, level)]
+            self.line((u - turn, level))
+            self.points += [(u, level), (u, level), end]
 
     def bend_soon(self, end: Point, limit: float) -> None:
         """The same, the S at the beginning, above `limit`, and straight from there."""
@@ -252,7 +269,8 @@ def _vertical(
     upper, lower = (tail, head) if strip.row[tail] < strip.row[head] else (head, tail)
     first, last = strip.row[upper], strip.row[lower]
     tops, bottoms = placed.top[number], placed.bottom[number]
-    pen = _Pen((placed.x[upper], placed.y[upper] + _half(net, upper)[1]))
+    # Wide turns of different boxes between two rows: above and below the middle, which is for those between lanes.
+    pen = _Pen((placed.x[upper], placed.y[upper] + _half(net, upper)[1]), _LEVELS[lower % len(_LEVELS)])
     end = (placed.x[lower], placed.y[lower] - _half(net, lower)[1])
     if bottoms[first] - pen.points[0][1] > _LEAD:
         pen.line((placed.x[upper], bottoms[first]))

@@ -17,7 +17,7 @@ __all__ = ["Strip", "strips_of"]
 _LONGEST_GAP = 6  # rows over which a column is kept free for an arrow
 _LONG = 256  # chains that are given a column before all others
 _TRIES = 40
-_STUBS = 3  # stubs below each other, beside their box
+_STUBS = 4  # stubs below each other, beside their box
 
 
 @dataclass
@@ -36,6 +36,8 @@ class Strip:
     rank_of_row: list[int] = field(default_factory=list)
     rows: list[list[int]] = field(default_factory=list)
     occupied: list[list[int]] = field(default_factory=list)  # rows taken in the middle of each column, sorted
+    chains: list[list[int]] = field(default_factory=list)  # boxes that stand in line, from top to bottom
+    groups: list[list[int]] = field(default_factory=list)  # stubs below each other, beside their box
     fixed: Given | None = None  # places from elsewhere, without columns
 
 
@@ -123,6 +125,7 @@ def _rows(net: Net, ranks: Ranks, strip: Strip) -> None:
 
 def _columns(net: Net, strip: Strip) -> None:
     chains, near = _chains(net, strip)
+    strip.chains = chains
     place = _allocate([(strip.row[chain[0]], strip.row[chain[-1]]) for chain in chains], near)
     for chain, column in zip(chains, place, strict=True):
         for box in chain:
@@ -148,6 +151,7 @@ def _columns(net: Net, strip: Strip) -> None:
         free[column, slot] = last
         for box in group:
             strip.slot[box] = slot
+        strip.groups.append(group)
 
 
 def _chains(net: Net, strip: Strip) -> tuple[list[list[int]], list[int]]:
