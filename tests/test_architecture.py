@@ -21,7 +21,7 @@ TIERS = [
     ["recording"],
     ["aside", "recorder", "tracer", "watching"],
     ["ledger"],
-    ["curvature", "gradients", "readwrite", "view"],
+    ["curvature", "gradients", "layout", "readwrite", "view"],
     ["render"],
     ["doctor", "hessian_table", "last_pass", "notebook", "pass_list"],
     ["chosen", "counting", "target"],
@@ -33,7 +33,18 @@ TIERS = [
 TIER_OF = {name: tier for tier, names in enumerate(TIERS) for name in names}
 
 #: A saved graph opens, shows and draws on a machine without torch, and `gradgraph --help` in a moment.
-WITHOUT_TORCH = ["cli", "errors", "graph", "notebook", "readwrite", "render.dot", "render.image", "render.text", "view"]
+WITHOUT_TORCH = [
+    "cli",
+    "errors",
+    "graph",
+    "layout",
+    "notebook",
+    "readwrite",
+    "render.dot",
+    "render.image",
+    "render.text",
+    "view",
+]
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 
