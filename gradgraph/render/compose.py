@@ -41,6 +41,7 @@ def picture_of(
     values = {} if color == "order" else measured(graph.nodes, color)
     names = {key: _name(key, data) for key, data in graph.nodes.items()}
     uses = _uses(graph)
+    focus = set(graph.graph.get("focus") or ())
     boxes: list[Box] = []
     arrows: list[Arrow] = []
     for mark, key in _root_marks(graph):
@@ -50,7 +51,7 @@ def picture_of(
         arrows.append(Arrow(mark.key, first, "mark"))
     for key, data in graph.nodes.items():
         if key not in uses:
-            boxes.append(_box(names[key], data, show, values.get(key), _creators(data, names)))
+            boxes.append(_box(names[key], data, show, values.get(key), _creators(data, names), key in focus))
         for child in graph.successors(key):
             target = names[child]
             if child in uses:
@@ -81,7 +82,7 @@ def _stub(consumer: str, leaf: str) -> str:
 
 def _uses(graph: Drawable) -> dict[int, dict[int, int]]:
     """The consumers of each leaf and their positions, in the order in which they are drawn."""
-    leaves = {key for key, data in graph.nodes.items() if data.get("kind") == "leaf" and not data.get("fold")}
+    leaves = {key for key, data in graph.nodes.items() if _is_leaf(data)}
     uses: dict[int, dict[int, int]] = {}
     for key in graph:
         for child in graph.successors(key):
@@ -91,14 +92,21 @@ def _uses(graph: Drawable) -> dict[int, dict[int, int]]:
     return uses
 
 
+def _is_leaf(data: Mapping[str, Any]) -> bool:
+    """Whether a box is a leaf, or the corresponding leaves of equal parts."""
+    return data.get("kind") == "leaf" or set(data.get("kinds") or ()) == {"leaf"}
+
+
 def _box(
-    name: str, data: Mapping[str, Any], show: Show, value: float | None, creators: tuple[tuple[str, float], ...]
+    name: str,
+    data: Mapping[str, Any],
+    show: Show,
+    value: float | None,
+    creators: tuple[tuple[str, float], ...],
+    focus: bool,
 ) -> Box:
     folded = bool(data.get("fold"))
-    lines = folded_lines(data, show) if folded else lines_of(data, show)
-    beyond = data.get("beyond")
-    if beyond:
-        lines.append(Line(f"… {beyond:,} more"))
+    lines = [*(folded_lines if folded else lines_of)(data, show), *_rim(data)]
     return box(
         name,
         lines,
@@ -109,7 +117,17 @@ def _box(
         times=int(data.get("times") or 1),
         creators=creators,
         clusters=tuple(data.get("clusters") or ()),
+        leaf=_is_leaf(data),
+        focus=focus,
     )
+
+
+def _rim(data: Mapping[str, Any]) -> Iterator[Line]:
+    """How many neighbours a view hides."""
+    for name, words in (("hidden_in", "consumer"), ("hidden_out", "input")):
+        count = data.get(name)
+        if count:
+            yield Line(f"… {count:,} more {words}{'s' if count > 1 else ''}")
 
 
 def _leaf(
@@ -124,18 +142,22 @@ def _leaf(
     """The stub of a leaf at one of its uses. Only the first carries annotations: a value is shown once."""
     data = graph.nodes[key]
     first = consumers[consumer] == 0
-    lines = lines_of(data, show if first else Show(device=show.device))
+    folded = bool(data.get("fold"))
+    lines = (folded_lines if folded else lines_of)(data, show if first else Show(device=show.device))
     if len(consumers) > 1:
         lines.insert(2, Line(f"use {consumers[consumer] + 1} of {len(consumers)}"))
+    lines += _rim(data) if first else ()
     return box(
         name,
         lines,
-        "leaf",
+        "folded" if folded else "leaf",
         int(data.get("order", 0)),
         alert=alerting(lines),
         copy=not first,
         measure=value,
         stub=True,
+        leaf=True,
+        times=int(data.get("times") or 1),
         clusters=tuple(graph.nodes[consumer].get("clusters") or ()),
     )
 
@@ -188,4 +210,6 @@ def _listed(positions: list[int]) -> str:
 
 def _clusters(graph: Drawable) -> Iterator[Cluster]:
     for name, about in (getattr(graph, "clusters", None) or {}).items():
-        yield Cluster(name, str(about.get("label") or name), about.get("parent"), int(about.get("times") or 1))
+        times = int(about.get("times") or 1)
+        label = str(about.get("label") or name).removesuffix(f"×{times}").rstrip()
+        yield Cluster(name, label, about.get("parent"), times)

@@ -6,120 +6,135 @@ it knows. Every text is quoted here, whatever it contains.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator
 
-from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD, text_width
-from gradgraph.render.lines import format_number, printable
+from gradgraph.layout import Frame, Placed, Route, cut
+from gradgraph.render.dot_legend import legend
+from gradgraph.render.dot_looks import arrow_attributes, box_look, inches, listed, quoted
+from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD
+from gradgraph.render.lines import printable
 from gradgraph.render.measures import Measure
-from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Arrow, Box, Picture
+from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Arrow, Box, Cluster, Picture
 from gradgraph.render.theme import Theme
 
 __all__ = ["dot_of", "quoted"]
 
-_LEGEND_WIDTH = 480.0  # points; longer legends take another row
-_LEGEND_HEIGHT = 17.0
-_LEGEND_GAP = 12.0
 
-_SHAPES = {"leaf": "box", "op": "box", "custom": "note", "opaque": "box3d", "blocked": "octagon", "root": "box"}
-_LEGEND_TEXTS = {
-    "leaf": "leaf",
-    "copy": "leaf, used again",
-    "custom": "custom Function",
-    "opaque": "opaque",
-    "blocked": "not differentiable again",
-}
-
-
-def dot_of(picture: Picture, theme: Theme) -> str:
-    """The picture as a DOT graph."""
-    lines = [
-        "digraph autograd {",
-        f'  graph [rankdir=TB, bgcolor="{theme.background}", nodesep=0.17, ranksep=0.32, pad=0.15, '
-        # The legend is a component of its own: packed above, it does not disturb the layout.
-        'pack=14, packmode="array_u1"]',
+def dot_of(picture: Picture, theme: Theme, placed: Placed | None = None) -> str:
+    """The picture as a DOT graph, laid out by whoever reads it; or, if placed, for `neato -n2`."""
+    lines = ["digraph autograd {"]
+    if placed is None:
+        lines += [
+            f'  graph [rankdir=TB, bgcolor="{theme.background}", nodesep=0.17, ranksep=0.32, pad=0.15, '
+            # The legend is a component of its own: packed above, it does not disturb the layout.
+            'pack=14, packmode="array_u1"]'
+        ]
+    else:
+        lines += [
+            "  // Every place is given: draw it with `neato -n2`.",
+            f'  graph [layout=nop2, bgcolor="{theme.background}", pad=0.15, outputorder=edgesfirst, splines=true]',
+        ]
+    lines += [
         f"  node [fontname={quoted(FONT_FAMILY)}, fontsize={HEAD_PT:g}, fixedsize=true, margin=0, shape=box, "
         f'style="rounded,filled", fontcolor="{theme.text}"]',
         f'  edge [fontname={quoted(FONT_FAMILY)}, fontsize=8, color="{theme.gradient}", fontcolor="{theme.quiet}", '
         "arrowsize=0.6, labeldistance=1.8, labelangle=-24]",
-        *_legend(picture, theme),
+        *(legend(picture, theme) if placed is None else _lanes(picture, placed, theme)),
     ]
     if not picture.boxes:
         lines.append(
             f'  empty [shape=plaintext, style="", label="an empty graph", width=1.5, fontcolor="{theme.quiet}"]'
         )
-    lines += (f"  {quoted(box.key)}{_list(_box(box, picture.measure, theme))}" for box in picture.boxes)
+    for box in picture.boxes:
+        place = {} if placed is None else {"pos": _point(placed.centres[box.key])}
+        lines.append(f"  {quoted(box.key)}{listed(_box(box, picture.measure, theme) | place)}")
     leaves = {box.key for box in picture.boxes if box.category == "leaf"}
-    lines += (
-        f"  {quoted(arrow.tail)} -> {quoted(arrow.head)}{_list(_weight(arrow, leaves) | _arrow(arrow, theme))}"
-        for arrow in picture.arrows
-    )
-    if not picture.connected:
-        # Several components would be packed one by one, below each other.
-        keys = " ".join(quoted(box.key) for box in picture.boxes)
-        lines.append(f'  subgraph cluster_graph {{ graph [label="", style=invis]; {keys} }}')
+    for index, arrow in enumerate(picture.arrows):
+        where = _weight(arrow, leaves) if placed is None else _route(placed.routes[index])
+        lines.append(f"  {quoted(arrow.tail)} -> {quoted(arrow.head)}{listed(where | arrow_attributes(arrow, theme))}")
+    if placed is None:
+        lines += _clusters(picture, theme)
+        if not picture.connected:
+            # Several components would be packed one by one, below each other.
+            keys = " ".join(quoted(box.key) for box in picture.boxes)
+            lines.append(f'  subgraph cluster_graph {{ graph [label="", style=invis]; {keys} }}')
     lines.append("}")
     return "\n".join(lines) + "\n"
 
 
-def quoted(text: str) -> str:
-    r"""`text` as a DOT string that shows exactly as it is: no escapes, entities, HTML or ports are read into it.
-
-    >>> print(quoted('<lambda>:"\\n"'), quoted("a&amp;b"))
-    "<lambda>:\"\\n\"" "a&amp;amp;b"
-    """
-    literal = text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{literal}"'
+def _point(point: tuple[float, float]) -> str:
+    return f'"{point[0]:.1f},{point[1]:.1f}"'
 
 
-def _list(attributes: Mapping[str, str]) -> str:
-    return " [" + ", ".join(f"{name}={value}" for name, value in attributes.items()) + "]" if attributes else ""
+def _route(route: Route) -> dict[str, str]:
+    if len(route) < 4:
+        return {}
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in cut(route, 5.0))
+    return {"pos": f'"e,{route[-1][0]:.1f},{route[-1][1]:.1f} {line}"'}
 
 
-def _inches(points: float) -> str:
-    return f"{points / 72:.3f}"
+def _lanes(picture: Picture, placed: Placed, theme: Theme) -> Iterator[str]:
+    """Title, the lanes' names, and the clusters' frames, each at its place."""
+    said = [*([] if picture.title is None else [picture.title]), *picture.captions]
+    for index, words in enumerate(said):
+        y = placed.height + 18 * (len(said) - index)
+        label = quoted(printable(words))
+        yield f'  said{index} [shape=plaintext, style="", label={label}, pos="{placed.width / 2:.1f},{y:.1f}"]'
+    for lane in placed.lanes if len(placed.lanes) > 1 else ():
+        look = f'shape=plaintext, style="", fontname={quoted(FONT_FAMILY_BOLD)}, label="order {lane.order}"'
+        yield f"  lane{lane.order} [{look}, pos={_point(lane.label)}]"
+    labels = {cluster.name: _cluster_label(cluster) for cluster in picture.clusters}
+    for index, frame in enumerate(placed.frames):
+        keys = " ".join(quoted(box.key) for box in picture.boxes if _within(box, frame))
+        bounds = f"{frame.left:.1f},{frame.bottom:.1f},{frame.right:.1f},{frame.top:.1f}"
+        look = f'label={quoted(labels.get(frame.cluster, ""))}, fontsize=9, fontcolor="{theme.quiet}"'
+        place = f'bb="{bounds}", lp="{frame.label[0] + 20:.1f},{frame.label[1] + 3:.1f}"'
+        yield f'  subgraph cluster_{index} {{ graph [{look}, color="{theme.gradient}", {place}]; {keys} }}'
+
+
+def _within(box: Box, frame: Frame) -> bool:
+    return box.order == frame.order and not box.stub and box.clusters[-1:] == (frame.cluster,)
+
+
+def _cluster_label(cluster: Cluster) -> str:
+    return f"{cluster.label} ×{cluster.times:,}" if cluster.times > 1 else cluster.label
+
+
+def _clusters(picture: Picture, theme: Theme) -> Iterator[str]:
+    """The frames around groups of boxes, nested."""
+    inside: dict[str | None, list[str]] = {}
+    for box in picture.boxes:
+        inside.setdefault(box.clusters[-1] if box.clusters else None, []).append(quoted(box.key))
+    children: dict[str | None, list[int]] = {}
+    names = {cluster.name for cluster in picture.clusters}
+    for index, cluster in enumerate(picture.clusters):
+        children.setdefault(cluster.parent if cluster.parent in names else None, []).append(index)
+
+    def group(index: int, indent: str) -> Iterator[str]:
+        cluster = picture.clusters[index]
+        look = f"label={quoted(_cluster_label(cluster))}, fontname={quoted(FONT_FAMILY)}, fontsize={DETAIL_PT:g}"
+        yield f"{indent}subgraph cluster_{index} {{"
+        paint = f'fontcolor="{theme.quiet}", color="{theme.gradient}"'
+        yield f"{indent}  graph [{look}, {paint}, style=rounded, labeljust=l]"
+        yield f"{indent}  {' '.join(inside.get(cluster.name, []))}"
+        for child in children.get(cluster.name, []):
+            yield from group(child, indent + "  ")
+        yield f"{indent}}}"
+
+    for index in children.get(None, []):
+        yield from group(index, "  ")
 
 
 def _box(box: Box, measure: Measure | None, theme: Theme) -> dict[str, str]:
-    label = "\\n".join(quoted(line.text)[1:-1] for line in box.lines)
+    lines = [line.text for line in box.lines]
+    if box.times > 1:
+        lines[0] += f"  ×{box.times:,}"
+    label = "\\n".join(quoted(line)[1:-1] for line in lines)
     attributes = {"id": quoted(box.key), "label": f'"{label}"'}
-    attributes |= {"width": _inches(box.width), "height": _inches(box.height)}
+    attributes |= {"width": inches(box.width), "height": inches(box.height)}
     if box.full is not None:
         attributes["tooltip"] = quoted(box.full).replace("\n", "\\n")
-    return attributes | _look(box, measure, theme)
-
-
-def _look(box: Box, measure: Measure | None, theme: Theme) -> dict[str, str]:
-    """Shape and colours."""
-    fill, border = theme.order(box.order)
-    look = {}
-    if box.category in ("leaf", "root", "opaque", "blocked", "custom"):
-        look = {"shape": _SHAPES[box.category], "style": "filled"}
-    if box.category == "leaf":
-        fill, border = theme.leaf
-        look |= {"style": '"filled,dashed"'} if box.copy else {"penwidth": "1.5"}
-    elif box.category == "root":
-        fill, border = theme.root[0], theme.root[0]
-        look |= {"style": '"rounded,filled"', "fontcolor": f'"{theme.root[1]}"'}
-    elif box.category == "opaque":
-        fill, border = theme.opaque
-    elif box.category == "custom":
-        look |= {"penwidth": "1.5"}
-    if measure is not None and box.category != "root":
-        fill = theme.background if box.measure is None else _shade(box.measure, measure, theme)
-    if box.alert:
-        fill, border = theme.alert_fill, theme.alert
-        look |= {"penwidth": "2.2"}
-    return look | {"fillcolor": f'"{fill}"', "color": f'"{border}"'}
-
-
-def _shade(value: float, measure: Measure, theme: Theme) -> str:
-    scale = theme.diverging if measure.scale == "signed" else theme.sequence
-    place = measure.place(value)
-    if place != place:
-        return theme.alert_fill
-    return scale[min(max(int(place * len(scale)), 0), len(scale) - 1)]
+    return attributes | box_look(box, measure, theme)
 
 
 def _weight(arrow: Arrow, leaves: set[str]) -> dict[str, str]:
@@ -128,114 +143,3 @@ def _weight(arrow: Arrow, leaves: set[str]) -> dict[str, str]:
     A chain of 1,000 operations on one weight is 300 points wide instead of 55,000.
     """
     return {"weight": "2"} if arrow.role == "gradient" and arrow.head not in leaves else {}
-
-
-def _arrow(arrow: Arrow, theme: Theme) -> dict[str, str]:
-    look = {}
-    if arrow.role == "curvature":
-        look = {"color": f'"{theme.curvature}"', "style": "dashed", "penwidth": "1.5"}
-    elif arrow.role == "mark":
-        look = {"color": f'"{theme.root[0]}"', "penwidth": "1.5"}
-    if arrow.label:
-        look["taillabel"] = quoted(arrow.label).replace("\n", "\\n")
-        if len(arrow.label) > 4:
-            look |= {"labeldistance": "2.8", "labelangle": "-66"}
-    return look
-
-
-def _legend(picture: Picture, theme: Theme) -> Iterator[str]:
-    """A strip above the graph: the title, and one example of each thing that occurs."""
-    entries = [*_legend_boxes(picture, theme), *_legend_arrows(picture, theme)]
-    scale = [] if picture.measure is None else [*_legend_scale(picture.measure, theme)]
-    if not entries and picture.title is None:
-        return
-    title = quoted(printable(picture.title or ""))
-    yield "  subgraph cluster_legend {"
-    yield (
-        f'    graph [label={title}, fontname={quoted(FONT_FAMILY_BOLD)}, fontsize=13, fontcolor="{theme.text}", '
-        f'sortv=1, color="{theme.background}", margin=4]'
-    )
-    yield f'    node [fontsize={DETAIL_PT:g}, height={_inches(_LEGEND_HEIGHT)}, fontcolor="{theme.quiet}"]'
-    rows: list[list[str]] = [[]]
-    used = 0.0
-    whole = sum(width + _LEGEND_GAP for _, _, width, _ in entries)
-    # Rows of like width: none is left with a single entry.
-    most = whole / math.ceil(whole / _LEGEND_WIDTH) if entries else _LEGEND_WIDTH
-    for first, last, width, statements in (*entries, *scale):
-        if used and (used + width / 2 > most or first == "measure"):
-            rows.append([])
-            used = 0.0
-        used += width + _LEGEND_GAP
-        rows[-1] += [first] if first == last else [first, last]
-        yield from (f"    {statement}" for statement in statements)
-    for row in rows:
-        links = "; ".join(f"{a} -> {b} [style=invis]" for a, b in pairwise(row) if not _joined(a, b))
-        yield f"    {{ rank=same; {'; '.join(row)}{'; ' + links if links else ''} }}"
-    yield from (f"    {a[0]} -> {b[0]} [style=invis]" for a, b in pairwise(rows))
-    if not entries:
-        yield '    key0 [style=invis, width=0.1, height=0.1, label=""]'
-    yield "  }"
-
-
-def _joined(a: str, b: str) -> bool:
-    return a.startswith("from_") and b == "to_" + a.removeprefix("from_")
-
-
-_Entry = tuple[str, str, float, list[str]]
-
-
-def _legend_boxes(picture: Picture, theme: Theme) -> Iterator[_Entry]:
-    examples: dict[str, Box] = {}
-    for box in picture.boxes:
-        kind = "copy" if box.copy else box.category
-        if kind in _LEGEND_TEXTS:
-            examples.setdefault(_LEGEND_TEXTS[kind], box)
-        if kind in ("op", "custom"):
-            examples.setdefault(f"order {box.order}" if box.order < 4 else "order 4 and above", box)
-    places = list(_LEGEND_TEXTS.values())
-    order_first = sorted(
-        examples.items(), key=lambda item: (places.index(item[0]) if item[0] in places else -1, item[0])
-    )
-    for index, (text, box) in enumerate(order_first):
-        width = text_width(text, DETAIL_PT) + (
-            44 if box.category == "blocked" else 20 if box.category in ("custom", "opaque") else 14
-        )
-        category = "op" if text.startswith("order") else box.category
-        shown = Box("", (), category, box.order, width, 0, copy=box.copy, alert=category == "blocked")
-        look = _look(shown, picture.measure, theme) | {"label": quoted(text), "width": _inches(width)}
-        if text.startswith("order"):
-            look["fontcolor"] = f'"{theme.text}"'
-        yield f"key{index}", f"key{index}", width, [f"key{index}{_list(look)}"]
-
-
-def _legend_scale(measure: Measure, theme: Theme) -> Iterator[_Entry]:
-    """The fills of the measure, the lowest and highest value written on the first and the last."""
-    fills = theme.diverging if measure.scale == "signed" else theme.sequence
-    texts = [format_number(measure.low), *[""] * (len(fills) - 2), format_number(measure.high)]
-    width = text_width(measure.label, DETAIL_PT) + 6
-    name = {"label": quoted(measure.label), "shape": "plaintext", "style": '""', "width": _inches(width)}
-    yield "measure", "measure", width, [f"measure{_list(name)}"]
-    for index, (fill, text) in enumerate(zip(fills, texts, strict=True)):
-        wide = max(text_width(text, DETAIL_PT) + 12, 24.0)
-        look = {"label": quoted(text), "style": "filled", "fillcolor": f'"{fill}"', "color": f'"{theme.quiet}"'}
-        look |= {"width": _inches(wide), "fontcolor": f'"{theme.text}"'}
-        yield f"shade{index}", f"shade{index}", wide, [f"shade{index}{_list(look)}"]
-
-
-def _legend_arrows(picture: Picture, theme: Theme) -> Iterator[_Entry]:
-    roles = {arrow.role for arrow in picture.arrows}
-    for role in ("gradient", "curvature"):
-        if role in roles:
-            width = text_width(role, DETAIL_PT) + 10
-            text = {"label": quoted(role), "shape": "plaintext", "style": '""', "width": _inches(width)}
-            look = _arrow(Arrow("", "", role), theme) | {"minlen": "2"}
-            yield (
-                f"from_{role}",
-                f"to_{role}",
-                width + 30,
-                [
-                    f'from_{role} [shape=point, style=invis, width=0.01, height=0.01, label=""]',
-                    f"to_{role}{_list(text)}",
-                    f"from_{role} -> to_{role}{_list(look)}",
-                ],
-            )

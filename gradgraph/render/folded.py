@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradgraph.render.lines import Line, Show, format_bytes, format_number, format_shape
+from gradgraph.render.lines import Line, Role, Show, format_bytes, format_number, outputs_line
 
 __all__ = ["folded_lines", "short_op"]
 
@@ -15,29 +15,29 @@ _MOST_OPS = 3
 _BACKWARD = re.compile(r"(?<=.)Backward\d*(?=$|Backward)")
 
 #: Kinds of members that a reader must not overlook, and how a box counts them.
-_KINDS = {
+_KINDS: dict[str, tuple[str, Role]] = {
     "blocked": ("cannot be differentiated again", "alert"),
     "opaque": ("opaque", "note"),
     "custom": ("custom", "note"),
 }
 
 
-def folded_lines(data: Mapping[str, Any], show: Show, shape: list[int] | None = None) -> list[Line]:
-    """The lines for a folded box of a `View`; the first is its heading.
-
-    Args:
-        data: the box's attributes.
-        show: which annotations the boxes carry.
-        shape: of the results, where all members share it.
-    """
-    lines = [Line(str(data.get("label") or data.get("fold")), "head"), Line(_size(data, shape))]
-    ops = _ops(data.get("ops") or {})
+def folded_lines(data: Mapping[str, Any], show: Show) -> list[Line]:
+    """The lines for a folded box of a `View`, whose attributes are `data`; the first is its heading."""
+    lines = [Line(str(data.get("label") or data.get("fold")), "head")]
+    alike = data.get("op") is not None  # one operation, in each of several equal parts
+    if alike:
+        lines += outputs_line(data, show)
+    size = _size(data, alike)
+    if size:
+        lines.append(Line(size))
+    ops = "" if alike else _ops(data.get("ops") or {})
     if ops:
         lines.append(Line(ops))
     kinds = data.get("kinds") or {}
     for kind, (words, role) in _KINDS.items():
         if kinds.get(kind):
-            lines.append(Line(f"{kinds[kind]:,} {words}", "alert" if role == "alert" else "note"))
+            lines.append(Line(words if alike else f"{kinds[kind]:,} {words}", role))
     if show.gradients:
         lines += _gradients(data.get("gradient_range"))
     if show.hessian:
@@ -59,10 +59,9 @@ def short_op(op: str) -> str:
     return _BACKWARD.sub("", op) + primes if primes or op != "Backward" else op
 
 
-def _size(data: Mapping[str, Any], shape: list[int] | None) -> str:
-    parts = [f"{data.get('count', 0):,} nodes"]
-    if shape is not None:
-        parts.append(f"each {format_shape(shape)}")
+def _size(data: Mapping[str, Any], alike: bool) -> str:
+    count = int(data.get("count") or 0)
+    parts = [] if alike and count == data.get("times") else [f"{count:,} nodes"]
     if data.get("saved_bytes"):
         parts.append(f"{format_bytes(data['saved_bytes'])} held")
     return " · ".join(parts)

@@ -21,7 +21,7 @@ from gradgraph.render.engines import (
 )
 from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD, face, font_files, text_width
 
-__all__ = ["FONT_FAMILY", "FONT_FAMILY_BOLD", "EngineInfo", "clean_svg", "draw", "engines", "text_width"]
+__all__ = ["FONT_FAMILY", "FONT_FAMILY_BOLD", "EngineInfo", "clean_svg", "draw", "engines", "lay_out", "text_width"]
 
 _FORMATS = ("svg", "png", "pdf")
 _ENGINES = ("auto", "dot", "embedded")
@@ -84,7 +84,7 @@ def draw(
         if not (number > 0 and math.isfinite(number)):
             raise InputError(f"draw() cannot use this {what}: expected a positive number, got {number!r}.")
     source = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", dot_source).encode("utf-8")
-    svg = clean_svg(_lay_out(source, engine=engine, layout=layout, timeout=timeout).decode("utf-8", "replace"))
+    svg = clean_svg(lay_out(source, engine=engine, layout=layout, timeout=timeout).decode("utf-8", "replace"))
     if finish is not None:
         svg = finish(svg)
     if format == "svg":
@@ -107,7 +107,7 @@ def clean_svg(svg: str) -> str:
     return re.sub(r"&[#\w]*;?", lambda found: found[0] if _ENTITY.fullmatch(found[0]) else "&amp;" + found[0][1:], svg)
 
 
-def _lay_out(source: bytes, *, engine: str, layout: str, timeout: float) -> bytes:
+def lay_out(source: bytes, *, engine: str, layout: str, timeout: float) -> bytes:
     """SVG by the engine asked for. Only `auto` goes on to the embedded one, and only where that may fare better."""
     if engine == "embedded":
         return layout_embedded(source, layout=layout, timeout=timeout)

@@ -10,12 +10,14 @@ from typing import Any, Literal
 
 __all__ = [
     "Line",
+    "Role",
     "Show",
     "alerting",
     "format_bytes",
     "format_number",
     "format_shape",
     "lines_of",
+    "outputs_line",
     "printable",
     "shorten",
 ]
@@ -125,9 +127,7 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
         yield Line("runs unseen inside")
     elif data.get("kind") == "blocked":
         yield Line("cannot be differentiated again", "alert")
-    outputs = data.get("outputs") or []
-    if outputs:
-        yield Line(_outputs(outputs, show))
+    yield from outputs_line(data, show)
     if name and data.get("kind") != "leaf":
         yield Line(f"= {name}", "note")
     if data.get("module") and data.get("kind") != "leaf":
@@ -138,6 +138,13 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
         # Where there is no room for the path, the file's own name and the function tell more than its ends.
         source = str(data["source"])
         yield Line(source if len(source) <= _LONGEST else "…/" + _FOLDER.split(source)[-1])
+
+
+def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
+    """What a node makes: the shapes of its results."""
+    outputs = data.get("outputs") or []
+    if outputs:
+        yield Line(_outputs(outputs, show))
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]], show: Show) -> str:

@@ -52,6 +52,8 @@ class Box:
     times: int = 1  # how many equal parts it stands for
     creators: tuple[tuple[str, float], ...] = ()
     stub: bool = False  # a leaf at one of its uses
+    leaf: bool = False  # also where it stands for several
+    focus: bool = False  # what the picture is about
     clusters: tuple[str, ...] = ()  # outermost first
 
 

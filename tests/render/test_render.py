@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,8 +21,13 @@ import gradgraph
 from gradgraph import AutogradGraph, render
 from gradgraph.errors import InputError, RenderError
 from gradgraph.render import FORMATS, to_dot, to_svg
+from gradgraph.render.compose import picture_of
 from gradgraph.render.font import text_width
-from gradgraph.render.size import check_size, count_boxes, count_passes
+from gradgraph.render.lines import Show
+from gradgraph.render.pages import bands
+from gradgraph.render.picture import Picture
+from gradgraph.render.places import LayoutName
+from gradgraph.render.size import MAX_BOXES, check_size, count_passes
 from tests.render.graphs import GALLERY, chain, double_backward, made, sample, tangle
 
 ENGINES = [
@@ -45,6 +51,10 @@ def test_the_method_of_a_graph_draws_too(tmp_path: Path) -> None:
     path = double_backward().render(tmp_path / "graph.png", theme="dark", dpi=72)
     with Image.open(path) as picture:
         assert picture.getpixel((1, 1))[:3] == (0x14, 0x17, 0x1C)
+
+
+def pictured(graph: AutogradGraph) -> Picture:
+    return picture_of(graph, Show())
 
 
 def boxes_of(svg: str) -> dict[str, tuple[list[float], list[tuple[float, float, float, str]]]]:
@@ -71,13 +81,20 @@ def boxes_of(svg: str) -> dict[str, tuple[list[float], list[tuple[float, float, 
     return found
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("layout", "engine"),
+    [
+        pytest.param("dot", "dot", marks=pytest.mark.needs_dot),
+        pytest.param("dot", "embedded", marks=pytest.mark.needs_embedded),
+        ("lanes", "auto"),
+    ],
+)
 @pytest.mark.parametrize("name", GALLERY)
-def test_nothing_is_clipped_and_nothing_overlaps(name: str, engine: str) -> None:
+def test_nothing_is_clipped_and_nothing_overlaps(name: str, layout: str, engine: str) -> None:
     graph = GALLERY[name]()
-    svg = to_svg(graph, engine=engine, saved=True, title=f"The graph {name}")
+    svg = to_svg(graph, layout=layout, engine=engine, saved=True, title=f"The graph {name}")
     boxes = boxes_of(svg)
-    assert len(boxes) >= count_boxes(graph)
+    assert len(boxes) == len(pictured(graph).boxes)
     for (left, top, right, bottom), texts in boxes.values():
         for x, baseline, width, text in texts:
             assert left + 2 <= x - width / 2, text
@@ -87,15 +104,13 @@ def test_nothing_is_clipped_and_nothing_overlaps(name: str, engine: str) -> None
     for index, (left, top, right, bottom) in enumerate(bounds):
         for other in bounds[:index]:
             assert left >= other[2] or right <= other[0] or top >= other[3] or bottom <= other[1]
-    size = re.search(r'viewBox="([-\d.]+) ([-\d.]+) ([-\d.]+) ([-\d.]+)"', svg)
-    shift = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", svg)
+    size = re.search(r'viewBox="0 0 ([-\d.]+) ([-\d.]+)"', svg)
     assert size is not None
-    assert shift is not None
     for left, top, right, bottom in bounds:
-        assert left + float(shift[1]) >= 0
-        assert top + float(shift[2]) >= 0
-        assert right + float(shift[1]) <= float(size[3])
-        assert bottom + float(shift[2]) <= float(size[4])
+        assert left >= 0
+        assert top >= 0
+        assert right <= float(size[1])
+        assert bottom <= float(size[2])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -109,10 +124,16 @@ def test_texts_stay_within_the_corners_of_every_shape(engine: str, lines: int) -
     ]
     svg = to_svg(made(kinds, [(n, n + 1) for n in range(4)]), engine=engine)
     for group in ElementTree.fromstring(svg).iter(f"{SVG}g"):
-        outline = group.find(f"{SVG}polygon")
-        if outline is None or not group.get("id", "").startswith("n"):
+        if not group.get("id", "").startswith("n"):
             continue
-        points = [tuple(map(float, point.split(","))) for point in str(outline.get("points")).split()]
+        outline = group.find(f"{SVG}polygon")
+        if outline is not None:
+            points = [tuple(map(float, point.split(","))) for point in str(outline.get("points")).split()]
+        else:
+            path = group.find(f"{SVG}path")
+            assert path is not None
+            numbers = list(map(float, re.findall(r"-?\d+\.?\d*", str(path.get("d")))))
+            points = list(zip(numbers[::2], numbers[1::2], strict=True))
         for text in group.iter(f"{SVG}text"):
             x, y = float(text.get("x", "nan")), float(text.get("y", "nan"))
             half = text_width(text.text or "", float(text.get("font-size", "0")), text.get("font-weight") == "bold") / 2
@@ -138,7 +159,7 @@ def test_both_engines_draw_the_same_boxes(name: str) -> None:
     graph = GALLERY[name]()
     drawn = []
     for engine in ("dot", "embedded"):
-        boxes = boxes_of(to_svg(graph, engine=engine))
+        boxes = boxes_of(to_svg(graph, layout="dot", engine=engine))
         drawn.append(
             {
                 key: (round(box[2] - box[0]), round(box[3] - box[1]), [text for *_, text in texts])
@@ -163,7 +184,7 @@ def test_headings_are_bold_and_details_quiet() -> None:
     looks = {text.text: text.attrib for text in ElementTree.fromstring(svg).iter(f"{SVG}text")}
     assert looks["SumBackward0"]["font-weight"] == "bold"
     assert "font-weight" not in looks["scalar"]
-    assert (looks["scalar"]["fill"], looks["scalar"]["font-size"]) == ("#3d4650", "9.00")
+    assert (looks["scalar"]["fill"], looks["scalar"]["font-size"]) == ("#3d4650", "9")
     assert looks["changed in place: other"]["fill"] == "#b3261e"
 
 
@@ -239,7 +260,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch:
     with pytest.raises(InputError):
         render(chain(1), path, theme="sepia")
     with pytest.raises(RenderError):
-        render(chain(30), path, max_boxes=10)
+        render(chain(30), path, max_boxes=10, layout="dot")
     with pytest.raises(RenderError, match=r"within the limit of 0\.001 s"):
         render(chain(30), path, timeout=0.001, engine="embedded")
 
@@ -272,40 +293,88 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o700)
 
 
-def test_a_thousand_steps_on_one_weight_are_drawn(tmp_path: Path) -> None:
-    graph = chain(1000)
-    path = render(graph, tmp_path / "chain.svg")
-    svg = path.read_text()
-    assert len(boxes_of(svg)) >= 2000
-    width = re.search(r'width="([\d.]+)pt"', svg)
-    assert width is not None
-    assert float(width[1]) < 600  # the chain stands straight
-    with pytest.raises(RenderError, match=r"too large for a legible PNG.* Write \.svg"):
-        render(graph, tmp_path / "chain.png")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["chain.svg"]
+def width_of(svg: str) -> float:
+    found = re.search(r'width="([\d.]+)pt"', svg)
+    assert found is not None
+    return float(found[1])
 
 
-def test_too_many_boxes_are_refused_at_once_but_written_as_dot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["dot", "lanes"])
+def test_a_thousand_steps_on_one_weight_are_drawn(tmp_path: Path, layout: LayoutName) -> None:
+    svg = render(chain(1000), tmp_path / "chain.svg", fold="none", layout=layout).read_text()
+    assert len(boxes_of(svg)) == 2001
+    assert width_of(svg) < 700  # the chain stands straight
+
+
+def test_ten_thousand_boxes_are_drawn_at_full_size(tmp_path: Path) -> None:
+    graph = chain(5000)
+    start = time.perf_counter()
+    svg = render(graph, tmp_path / "chain.svg", fold="none").read_text()
+    assert render(graph, tmp_path / "chain.pdf", fold="none").read_bytes().startswith(MAGIC["pdf"])
+    assert time.perf_counter() - start < 30
+    assert svg.count('class="node"') == 10_001
+
+
+def test_too_large_a_picture_becomes_an_overview_and_pages(tmp_path: Path) -> None:
+    graph = chain(700)
+    with pytest.warns(UserWarning, match=r"chain\.png is an overview, and .*chain-1\.png to .*chain-\d\.png are its"):
+        path = render(graph, tmp_path / "chain.png", fold="none")
+    assert path == tmp_path / "chain.png"
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names[:2] == ["chain-1.png", "chain-2.png"]
+    sizes = {}
+    for name in names:
+        with Image.open(tmp_path / name) as picture:
+            sizes[name] = picture.size
+            assert max(picture.size) <= 32_767
+    # The pages together are legible where the overview is not.
+    assert sizes["chain-1.png"][0] > 1.5 * sizes["chain.png"][0]
+    with pytest.raises(RenderError, match=r"too large for a legible PNG.* Write \.svg or \.pdf .* fold='auto'"):
+        render(chain(20_000), tmp_path / "longer.png", fold="none")
+    assert not (tmp_path / "longer.png").exists()
+
+
+def test_a_large_picture_is_scaled_with_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"smaller than asked for.* it is drawn at \d+ dpi\. Write \.svg or \.pdf"):
+        render(chain(250), tmp_path / "chain.png", fold="none", layout="dot", dpi=300)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["chain.png"]
+
+
+def test_pages_cover_the_picture_and_overlap() -> None:
+    found = bands(5000.0, 90_000.0, 60.0)
+    tops = [top for _, top, _, _ in found]
+    assert tops == sorted(tops)
+    assert tops[0] == 0
+    assert tops[-1] + found[-1][3] == pytest.approx(90_000)
+    assert all(after < before + found[0][3] - 71 for before, after in pairwise(tops))
+    assert all(width * height / 72**2 * 60**2 <= 24_100_000 for _, _, width, height in found)
+    wide = bands(30_000.0, 2000.0, 60.0)
+    assert len(wide) == 3
+    assert wide[-1][0] + wide[-1][2] == pytest.approx(30_000)
+
+
+def test_too_many_boxes_for_dot_are_refused_at_once(tmp_path: Path) -> None:
     graph = chain(1300)
     start = time.perf_counter()
     with pytest.raises(
-        RenderError, match=r"2,600 boxes, and at most max_boxes=2,500 .* Write \.dot or \.json .* raise max"
+        RenderError,
+        match=r"2,601 boxes, and at most max_boxes=2,500 .* layout='lanes', which has no limit; fold .* raise",
     ):
-        render(graph, tmp_path / "x.svg")
+        render(graph, tmp_path / "x.svg", fold="none", layout="dot")
     assert time.perf_counter() - start < 2
-    assert render(graph, tmp_path / "x.dot").stat().st_size > 100_000
+    assert render(graph, tmp_path / "x.dot", fold="none", layout="dot").stat().st_size > 100_000
 
 
-def test_too_long_edges_are_refused_at_once() -> None:
-    graph = tangle(40)
-    assert count_boxes(graph) < 1000
+def test_too_long_edges_for_dot_are_refused_at_once() -> None:
+    picture = pictured(tangle(40))
+    assert len(picture.boxes) < 1000
     start = time.perf_counter()
     with pytest.raises(
         RenderError, match=r"too tangled to lay out: [\d,]+ boxes, and long edges .* at most 5,000 places"
     ):
-        to_svg(graph)
+        check_size(picture, MAX_BOXES)
     assert time.perf_counter() - start < 2
-    check_size(graph, 20_000)
+    check_size(picture, 20_000)
 
 
 def test_a_limit_that_is_none() -> None:
@@ -315,12 +384,12 @@ def test_a_limit_that_is_none() -> None:
 
 def test_how_often_edges_pass_over_ranks() -> None:
     ops = [{"op": "A"}] * 4
-    assert count_passes(made(ops, [(0, 1), (1, 2), (2, 3), (0, 3, 1), (0, 3, 2)])) == 2
-    assert count_passes(made(ops, [(0, 1), (1, 2), (2, 3), (3, 0)])) == 0
-    assert count_passes(chain(50)) == 0
+    assert count_passes(pictured(made(ops, [(0, 1), (1, 2), (2, 3), (0, 3, 1), (0, 3, 2)]))) == 4
+    assert count_passes(pictured(made(ops, [(0, 1), (1, 2), (2, 3), (3, 0)]))) == 0
+    assert count_passes(pictured(chain(50))) == 0
 
 
-def test_the_double_backward_of_gpt2_is_refused_and_its_forward_drawn(tmp_path: Path) -> None:
+def test_the_double_backward_of_gpt2_is_drawn_folded_and_whole(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
         n_layer=12,
@@ -338,10 +407,13 @@ def test_the_double_backward_of_gpt2_is_refused_and_its_forward_drawn(tmp_path: 
     gradients = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
     graph = gradgraph.trace(sum(gradient.square().sum() for gradient in gradients), model, lower=[loss])
     start = time.perf_counter()
-    with pytest.raises(RenderError, match=r"too tangled|too large"):
-        render(graph, tmp_path / "double.svg")
-    assert time.perf_counter() - start < 5
-    render(graph, tmp_path / "double.dot")
+    unfolded = render(graph, tmp_path / "double.svg", fold="none").read_text()
+    folded = render(graph, tmp_path / "folded.svg").read_text()
+    render(graph, tmp_path / "folded.png")
+    assert time.perf_counter() - start < 30
+    assert unfolded.count('class="node"') > len(graph)
+    assert 20 < folded.count('class="node"') < 250
+    assert re.search(r"[\d,]+ nodes folded into", folded)
 
 
 def test_an_empty_graph_and_a_part_of_one(tmp_path: Path) -> None:

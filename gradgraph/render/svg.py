@@ -1,0 +1,95 @@
+"""A placed `Picture` as SVG: lanes behind, then frames, arrows, boxes, and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+from gradgraph.layout.spots import Frame, Lane, Placed
+from gradgraph.render.arrows import drawn_arrow
+from gradgraph.render.boxes import drawn_box
+from gradgraph.render.font import FONT_FAMILY, text_width
+from gradgraph.render.legend import heading
+from gradgraph.render.lettering import labels
+from gradgraph.render.lines import shorten
+from gradgraph.render.picture import Cluster, Picture
+from gradgraph.render.shapes import Place, rectangle, rounded, text
+from gradgraph.render.theme import Theme
+
+__all__ = ["svg_of"]
+
+_MARGIN = 12.0
+_BELOW_HEADING = 14.0
+_LANE_PT = 11.0
+_FRAME_PT = 8.5
+#: Up to this width, in points, the heading stands in the middle; above, the eye begins at the left.
+_CENTRED = 900.0
+
+#: What each order is, where its lane has room to say so.
+_LANE_NAMES = ("forward", "its gradient", "second derivatives", "third derivatives", "fourth derivatives")
+
+
+def svg_of(picture: Picture, placed: Placed, theme: Theme) -> str:
+    """The picture as a whole SVG document of its own size, in points. Linear in boxes and arrows."""
+    centred = placed.width <= _CENTRED
+    lanes = [lane for lane in placed.lanes if len(placed.lanes) > 1]
+    head = heading(picture, theme, placed.width, lanes=bool(lanes), centred=centred)
+    wide = max(placed.width, head.width)
+    left = _MARGIN + ((wide - placed.width) / 2 if centred else 0.0)
+    top = _MARGIN + head.height + (_BELOW_HEADING if head.parts else 0.0)
+    width, height = wide + 2 * _MARGIN, top + placed.height + _MARGIN
+
+    def at(point: Place) -> Place:
+        return left + point[0], top + placed.height - point[1]
+
+    parts = [
+        f'<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n<svg width="{width:.0f}pt" height="{height:.0f}pt" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" xmlns="http://www.w3.org/2000/svg">\n'
+        f'<g id="graph0" class="graph" font-family="{FONT_FAMILY}">',
+        rectangle(0, 0, width, height, theme.background),
+    ]
+    if head.parts:
+        moved = f'transform="translate({_MARGIN:g} {_MARGIN:g})"'
+        parts.append(f'<g class="heading" {moved}>{"".join(head.parts)}</g>')
+    parts += (_lane(lane, at, placed.height, theme) for lane in lanes)
+    named = {cluster.name: cluster for cluster in picture.clusters}
+    parts += (_frame(frame, named[frame.cluster], at, theme) for frame in placed.frames if frame.cluster in named)
+    routes = [[at(point) for point in route] for route in placed.routes]
+    drawn = sorted(zip(picture.arrows, routes, strict=True), key=lambda pair: pair[0].role != "curvature")
+    for arrow, route in drawn:
+        if len(route) >= 4:
+            ends = f"<title>{escape(arrow.tail)}→{escape(arrow.head)}</title>"
+            parts.append(f'<g class="edge {arrow.role}">{ends}{drawn_arrow(arrow, route, theme)}</g>')
+    boxes = [(box, at(placed.centres[box.key])) for box in picture.boxes]
+    parts += (drawn_box(box, centre, picture.measure, theme) for box, centre in boxes)
+    parts += labels(picture.arrows, routes, boxes, theme)
+    if not picture.boxes:
+        parts.append(text("an empty graph", width / 2, height / 2, 10, theme.quiet))
+    return "\n".join([*parts, "</g>\n</svg>\n"])
+
+
+def _lane(lane: Lane, at: Callable[[Place], Place], height: float, theme: Theme) -> str:
+    """The strip behind an order's boxes, with its name."""
+    (left, bottom), (right, top) = at((lane.left, 0.0)), at((lane.right, height))
+    words = f"order {lane.order}"
+    if lane.order < len(_LANE_NAMES):
+        longer = f"{words} · {_LANE_NAMES[lane.order]}"
+        words = longer if text_width(longer, _LANE_PT, bold=True) <= right - left - 12 else words
+    x, y = at(lane.label)
+    name = text(words, x, y + 3.8, _LANE_PT, theme.text, bold=True)
+    return f'<g class="lane">{rounded(left, top, right, bottom, 10, theme.lane(lane.order))}{name}</g>'
+
+
+def _frame(frame: Frame, cluster: Cluster, at: Callable[[Place], Place], theme: Theme) -> str:
+    """The quiet rectangle around a cluster's boxes, with its name, cut to the frame's width."""
+    (left, bottom), (right, top) = at((frame.left, frame.bottom)), at((frame.right, frame.top))
+    x, y = at(frame.label)
+    times = f" ×{cluster.times:,}" if cluster.times > 1 else ""
+    room = right - x - 4 - text_width(times, _FRAME_PT, bold=True)
+    words, most = shorten(cluster.label, 60), 60
+    while text_width(words, _FRAME_PT, bold=True) > room and most > 4:
+        most -= 2
+        words = shorten(cluster.label, most)
+    around = rounded(left, top, right, bottom, 7, theme.text, theme.gradient, 0.7, opacity=0.035)
+    name = text(words + times, x, y, _FRAME_PT, theme.quiet, bold=True, anchor="start")
+    return f'<g class="cluster"><title>{escape(cluster.label, quote=False)}</title>{around}{name}</g>'
