@@ -84,33 +84,59 @@ def _across(
 
 
 def _down(net: Net, strips: Sequence[Strip], placed: Geometry, room: Room) -> None:
-    heights = [[max(net.spots[box].height for box in row) for row in strip.rows] for strip in strips]
-    block: dict[int, float] = {}
-    need: list[dict[int, float]] = []
-    for strip, high in zip(strips, heights, strict=True):
-        stack: dict[int, float] = {}
-        for rank, height in zip(strip.rank_of_row, high, strict=True):
-            stack[rank] = stack[rank] + ROW_GAP + height if rank in stack else height
-        need.append(stack)
-        for rank, height in stack.items():
-            block[rank] = max(block.get(rank, 0.0), height)
-    begin: dict[int, float] = {}
+    """Rows of one rank stand around one height in all lanes: the middle of those that hold more than stubs."""
+    stacks = [_stacks(net, strip) for strip in strips]
+    over: dict[int, float] = {}
+    under: dict[int, float] = {}
+    for own in stacks:
+        for rank, stack in own.items():
+            over[rank] = max(over.get(rank, 0.0), stack.middle)
+            under[rank] = max(under.get(rank, 0.0), stack.height - stack.middle)
+    middle: dict[int, float] = {}
     y = MARGIN + LABEL_PT
-    for rank in sorted(block):
-        y += room.above.get(rank, 0.0)
-        begin[rank] = y
-        y += block[rank] + ROW_GAP + room.below.get(rank, 0.0)
+    for rank in sorted(over):
+        y += room.above.get(rank, 0.0) + over[rank]
+        middle[rank] = y
+        y += under[rank] + ROW_GAP + room.below.get(rank, 0.0)
     placed.height = y - ROW_GAP + MARGIN
-    for strip, high, stack in zip(strips, heights, need, strict=True):
+    for strip, own in zip(strips, stacks, strict=True):
         tops: list[float] = []
         bottoms: list[float] = []
-        last = None
-        for rank, height, row in zip(strip.rank_of_row, high, strip.rows, strict=True):
-            top = begin[rank] + (block[rank] - stack[rank]) / 2 if rank != last else bottoms[-1] + ROW_GAP
-            last = rank
-            tops.append(top)
-            bottoms.append(top + height)
-            for box in row:
-                placed.y[box] = top + height / 2
+        for rank, stack in own.items():
+            y = middle[rank] - stack.middle
+            for height in stack.rows:
+                tops.append(y)
+                bottoms.append(y + height)
+                for box in strip.rows[len(tops) - 1]:
+                    placed.y[box] = y + height / 2
+                y += height + ROW_GAP
         placed.top.append(tops)
         placed.bottom.append(bottoms)
+
+
+@dataclass
+class _Stack:
+    """The rows that a strip has in one rank: their heights, and where the middle of the boxes proper is."""
+
+    rows: list[float] = field(default_factory=list)
+    height: float = -ROW_GAP
+    first: float | None = None
+    last: float = 0.0
+
+    @property
+    def middle(self) -> float:
+        return self.height / 2 if self.first is None else (self.first + self.last) / 2
+
+
+def _stacks(net: Net, strip: Strip) -> dict[int, _Stack]:
+    stacks: dict[int, _Stack] = {}
+    for rank, row in zip(strip.rank_of_row, strip.rows, strict=True):
+        stack = stacks.setdefault(rank, _Stack())
+        high = max(net.spots[box].height for box in row)
+        top = stack.height + ROW_GAP
+        stack.rows.append(high)
+        stack.height = top + high
+        if any(net.host[box] < 0 for box in row):
+            stack.first = top if stack.first is None else stack.first
+            stack.last = stack.height
+    return stacks
