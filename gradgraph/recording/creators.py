@@ -45,7 +45,7 @@ class CreatorHooks:
         walk: Walk,
         roots: Sequence[GradientEdge],
         grad_outputs: Sequence[Tensor | None],
-        inputs: Sequence[GradientEdge],
+        inputs: Sequence[Tensor | GradientEdge],
         *,
         sure: bool,
     ) -> None:
@@ -133,15 +133,18 @@ class CreatorHooks:
         return number + 1
 
 
-def _executed(walk: Walk, inputs: Sequence[GradientEdge]) -> set[int] | None:
+def _executed(walk: Walk, inputs: Sequence[Tensor | GradientEdge]) -> set[int] | None:
     """Keys of the nodes that a pass for `inputs` runs or captures gradients at; None for all of them."""
     if not inputs:
         return None
+    wanted = {id(one) for one in inputs if isinstance(one, Tensor) and one.grad_fn is None}
+    executed = {key for key, node in enumerate(walk.nodes) if id(getattr(node, "variable", None)) in wanted}
+    nodes = (one.node if isinstance(one, GradientEdge) else one.grad_fn for one in inputs)
+    executed |= {walk.key_of[node] for node in nodes if node in walk.key_of}
     consumers: list[list[int]] = [[] for _ in walk.nodes]
     for u, v in zip(walk.source, walk.target, strict=True):
         consumers[v].append(u)
-    stack = [walk.key_of[edge.node] for edge in inputs if edge.node in walk.key_of]
-    executed = set(stack)
+    stack = list(executed)
     while stack:
         for u in consumers[stack.pop()]:
             if u not in executed:

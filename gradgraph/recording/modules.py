@@ -11,13 +11,14 @@ from weakref import ref
 
 import torch
 from torch import nn
-from torch.nn.modules import module as _module
 
 from gradgraph.params import parts_of
 from gradgraph.recording.log import NUMBER_BITS, Log, ModuleRecord
 
 __all__ = ["ModuleCalls", "module_names"]
 
+_compiling = torch.compiler.is_dynamo_compiling
+_module: Any = torch.nn.modules.module
 _sequence_nr = torch._C._autograd._get_sequence_nr
 
 
@@ -54,18 +55,24 @@ class ModuleCalls:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Meanwhile the hooks are there."""
-        handles = (
-            _module.register_module_forward_pre_hook(self._before),
-            _module.register_module_forward_hook(self._after, always_call=True),
-        )
+        """Meanwhile the hooks are there. One at a time may note."""
+        global _noting
+        _noting = self
+        # Not register_module_forward_hook, whose handle has another number each time: compiled modules are guarded by
+        # it, and would be compiled anew in every recording.
+        _module._global_forward_pre_hooks[_KEY] = _before_forward
+        _module._global_forward_hooks[_KEY] = _after_forward
+        _module._global_forward_hooks_always_called[_KEY] = True
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            _noting = None
+            del _module._global_forward_pre_hooks[_KEY]
+            del _module._global_forward_hooks[_KEY]
+            del _module._global_forward_hooks_always_called[_KEY]
 
-    def _before(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002 - torch's signature
+    def before(self, module: nn.Module) -> None:
+        """`module` is called on this thread."""
         running = self._running.calls
         if not running:
             self._enter()
@@ -75,8 +82,8 @@ class ModuleCalls:
         known.calls += 1
         running.append((known, _sequence_nr(), known.calls))
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
-        """Called where the module raises, too, but for a KeyboardInterrupt: calls that never ended are dropped here."""
+    def after(self, module: nn.Module) -> None:
+        """The call has ended, or raised. Not for a KeyboardInterrupt: calls that never ended are dropped here."""
         running = self._running.calls
         while running:
             known, first, call = running.pop()
@@ -115,6 +122,24 @@ def _part(module: nn.Module, path: str) -> nn.Module | None:
     for name in path.split("."):
         part = None if part is None else part._modules.get(name)
     return part
+
+
+_KEY = -1  # torch's own numbers begin at 0
+_noting: ModuleCalls | None = None
+
+
+def _before_forward(module: nn.Module, args: Any) -> None:  # noqa: ARG001 - torch's signature
+    if _compiling():  # torch.compile traces the hooks, of which nothing is to be left
+        return
+    if _noting is not None:
+        _noting.before(module)
+
+
+def _after_forward(module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG001
+    if _compiling():
+        return
+    if _noting is not None:
+        _noting.after(module)
 
 
 def module_names(log: Log, used: set[int], paths: Mapping[int, str]) -> dict[int, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
 from gradgraph.orders import orders_of
 from gradgraph.passes import Pass
@@ -110,22 +110,18 @@ class _Running:
 
     def _hook(self) -> None:
         pass_, log, walk = self._pass, self._log, self._walk
-        roots = [_edge(root) for root in pass_.roots]
+        edges = [_edge(root) for root in pass_.roots]
+        roots = [edge for edge in edges if edge is not None]
         walk.follow(roots)
         proven: dict[int, int] = {}
         if any(len(thread.passes) for thread in log.threads.values()):
             records = {key: log.record_of(node) for key, node in enumerate(walk.nodes)}
             proven = {key: record.order for key, record in records.items() if record is not None and record.order}
         self._order = 1 + max(orders_of(walk, [], proven).values(), default=0)
-        hooks = CreatorHooks(
-            log,
-            self._thread.creators,
-            walk,
-            roots,
-            pass_.grad_outputs,
-            [_edge(one) for one in pass_.inputs],
-            sure=self._mode is None,
-        )
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return  # of torch.func's own passes, whose nodes are made on several levels at once, no creator is known
+        gradients = [one for one, edge in zip(pass_.grad_outputs, edges, strict=True) if edge is not None]
+        hooks = CreatorHooks(log, self._thread.creators, walk, roots, gradients, pass_.inputs, sure=self._mode is None)
         self._undo.callback(hooks.remove)
 
     def _tag(self, last: int) -> None:
@@ -138,8 +134,9 @@ class _Running:
                     self._log.tag(node, self._thread.token)
 
 
-def _edge(root: Tensor | GradientEdge) -> GradientEdge:
+def _edge(root: Tensor | GradientEdge) -> GradientEdge | None:
+    """The edge that a pass starts at; None for a leaf, behind which there is nothing to see."""
     if isinstance(root, GradientEdge):
         return root
     # Not get_gradient_edge, which makes a node for some: the pass holds the tensor meanwhile.
-    return get_gradient_edge(root) if root.grad_fn is None else GradientEdge(root.grad_fn, root.output_nr)
+    return None if root.grad_fn is None else GradientEdge(root.grad_fn, root.output_nr)

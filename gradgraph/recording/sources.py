@@ -23,6 +23,8 @@ from gradgraph.walk import made_within
 __all__ = ["Lines", "Sites", "TaggedLines", "custom_functions", "new_threads"]
 
 _modes: Any = torch.overrides
+# torch.compile traces through whatever wraps an operation, ours too: there is to be nothing of it.
+_compiling = torch.compiler.is_dynamo_compiling
 _sequence_nr = torch._C._autograd._get_sequence_nr
 _getframe = sys._getframe
 
@@ -131,6 +133,8 @@ class Lines(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation and see which sequence numbers it took."""
+        if _compiling():
+            return func(*args, **kwargs) if kwargs else func(*args)
         first = _sequence_nr()
         result = func(*args, **kwargs) if kwargs else func(*args)
         last = _sequence_nr()
@@ -182,6 +186,8 @@ class TaggedLines(Lines):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation, see its numbers, and tag its nodes."""
+        if _compiling():
+            return func(*args, **kwargs) if kwargs else func(*args)
         first = _sequence_nr()
         result = super().__torch_function__(func, types, args, kwargs)
         self._tag(result, first)
