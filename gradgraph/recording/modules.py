@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 import torch
@@ -63,9 +64,13 @@ class ModuleCalls:
         _module._global_forward_pre_hooks[_KEY] = _before_forward
         _module._global_forward_hooks[_KEY] = _after_forward
         _module._global_forward_hooks_always_called[_KEY] = True
+        warnings.filterwarnings("ignore", _COMPILED, UserWarning)
+        quiet = warnings.filters[0]
         try:
             yield
         finally:
+            if quiet in warnings.filters:
+                cast("list[Any]", warnings.filters).remove(quiet)
             _noting = None
             del _module._global_forward_pre_hooks[_KEY]
             del _module._global_forward_hooks[_KEY]
@@ -124,6 +129,8 @@ def _part(module: nn.Module, path: str) -> nn.Module | None:
     return part
 
 
+# A compiled module warns that it calls global hooks twice: ours do nothing the first time, and the user has none.
+_COMPILED = "Using `torch.compile.module.` when there are global hooks"
 _KEY = -1  # torch's own numbers begin at 0
 _noting: ModuleCalls | None = None
 
