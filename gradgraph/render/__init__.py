@@ -202,11 +202,13 @@ def _picture(
     from gradgraph.render.subject import subject_of
 
     drawn, captions = subject_of(graph, **choice)
+    nodes = drawn.nodes.values()
     show = Show(
         gradients=_wanted(drawn, "gradients", gradients, ("gradient", "accumulated", "gradient_range")),
         hessian=_wanted(drawn, "hessian", hessian, ("hessian_diagonal", "hessian_range")),
         saved=saved,
-        device=len({out["device"] for data in drawn.nodes.values() for out in data.get("outputs") or []}) > 1,
+        device=len({out["device"] for data in nodes for out in data.get("outputs") or []}) > 1,
+        called_again=frozenset(str(data["module"]) for data in nodes if (data.get("module_call") or 1) > 1),
     )
     return picture_of(drawn, show, color=color, title=title, captions=captions)
 

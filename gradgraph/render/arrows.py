@@ -15,10 +15,10 @@ __all__ = ["arrow_look", "drawn_arrow", "label_of"]
 def arrow_look(role: str, count: int, theme: Theme) -> tuple[str, float, str]:
     """Colour, width and dashes of a line."""
     if role == "curvature":
-        return theme.curvature, min(1.0 + 0.5 * math.log10(count), 2.4), "4,2.2"
+        return theme.curvature, min(1.0 + 0.35 * math.log10(count), 2.0), "4,2.2"
     if role == "mark":
         return theme.root[0], 1.5, ""
-    return theme.gradient, min(1.0 + 0.9 * math.log10(count), 3.6), ""
+    return theme.gradient, min(1.0 + 0.6 * math.log10(count), 2.8), ""
 
 
 def drawn_arrow(arrow: Arrow, route: Sequence[Place], theme: Theme) -> str:
@@ -32,7 +32,7 @@ def drawn_arrow(arrow: Arrow, route: Sequence[Place], theme: Theme) -> str:
 
 def label_of(arrow: Arrow) -> str:
     """What stands beside an arrow: its slots, and how many edges it is."""
-    count = f"×{arrow.count:,}" if arrow.count > 1 else ""
+    count = f"×{arrow.count:,}" if arrow.count > 1 and not arrow.plain else ""
     return f"{arrow.label} {count}".strip()
 
 

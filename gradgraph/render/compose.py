@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["picture_of"]
 
+_MOST_SLOTS = 4  # of parallel arrows that a label spells out
+
 
 def picture_of(
     graph: Drawable,
@@ -119,6 +121,7 @@ def _box(
         clusters=tuple(data.get("clusters") or ()),
         leaf=_is_leaf(data),
         focus=focus,
+        highest=max(data.get("orders") or [data.get("order", 0)]),
     )
 
 
@@ -182,10 +185,14 @@ def _arrows(graph: Drawable, tail: int, head: int, source: str, target: str) -> 
         slot = data.get("slot", key) if data.get("count", 1) == 1 else None
         output = f"out {data.get('output_nr', 0)}" if many_outputs and slot is not None else ""
         labels.append(" → ".join(part for part in (str(slot) if several and slot is not None else "", output) if part))
-    together = "\n".join(filter(None, labels)) if many_outputs else ", ".join(filter(None, labels))
+    labels = [label for label in labels if label]
+    if len(labels) > _MOST_SLOTS:
+        labels = [*labels[: _MOST_SLOTS - 1], f"… {labels[-1]}"]
+    together = ("\n" if many_outputs else ", ").join(labels)
+    parts = max(int(about.get("times") or 1), int(graph.nodes[head].get("times") or 1))
     for index, (_, data) in enumerate(edges):
         role, count = str(data.get("role", "gradient")), int(data.get("count", 1))
-        yield Arrow(source, target, role, together if index == 0 else "", count)
+        yield Arrow(source, target, role, together if index == 0 else "", count, plain=count == parts)
 
 
 def _root_marks(graph: Drawable) -> Iterator[tuple[Box, int]]:

@@ -28,6 +28,9 @@ def folded_lines(data: Mapping[str, Any], show: Show) -> list[Line]:
     alike = data.get("op") is not None  # one operation, in each of several equal parts
     if alike:
         lines += outputs_line(data, show)
+    low, high = data.get("orders") or (0, 0)
+    if high > low:
+        lines.append(Line(f"orders {low} to {high}"))
     size = _size(data, alike)
     if size:
         lines.append(Line(size))

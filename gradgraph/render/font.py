@@ -49,6 +49,7 @@ class Face:
         return self.units_per_em if unicodedata.east_asian_width(char) in "WF" else self.advances[0]
 
 
+@functools.lru_cache(maxsize=8192)
 def text_width(text: str, size_pt: float, bold: bool = False) -> float:
     """The width in points of one line of text, set in the shipped font.
 

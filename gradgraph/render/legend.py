@@ -124,16 +124,21 @@ def _kinds(picture: Picture, *, lanes: bool) -> Iterator[_Entry]:
     examples: dict[str, Box] = {}
     orders: dict[int, Box] = {}
     for box in picture.boxes:
-        examples.setdefault("copy" if box.copy else box.category, box)
-        if box.category in ("op", "custom", "folded"):
+        if box.leaf or box.category == "leaf":
+            examples.setdefault("copy" if box.copy else "leaf", box)
+        if box.category != "leaf":
+            examples.setdefault(box.category, box)
+        if box.category in ("op", "custom", "folded") and not box.leaf:
             orders.setdefault(min(box.order, 4), box)
+            if examples.get("folded", box).leaf:
+                examples["folded"] = box
     if not lanes and picture.measure is None:
         for order, box in sorted(orders.items()):
             words = f"order {order}" if order < 4 else "order 4 and above"
             yield _Entry("order", words, _SWATCH[0], _example(box, "op"))
     for kind, words in KINDS.items():
         if kind in examples:
-            example = _example(examples[kind], examples[kind].category)
+            example = _example(examples[kind], "leaf" if kind in ("leaf", "copy") else kind)
             yield _Entry(kind, words, _SWATCH[0], example)
     times = max((box.times for box in picture.boxes), default=1)
     if times > 1:
@@ -145,7 +150,7 @@ def _kinds(picture: Picture, *, lanes: bool) -> Iterator[_Entry]:
 def _example(box: Box, category: str) -> Box:
     """A box of that category without text, as small as a swatch."""
     width, height = _SWATCH
-    return Box("", (), category, box.order, width, height, copy=box.copy, alert=category == "blocked")
+    return Box("", (), category, box.order, width, height, copy=box.copy, alert=category == "blocked", leaf=box.leaf)
 
 
 def _arrows(picture: Picture) -> Iterator[_Entry]:
@@ -153,9 +158,10 @@ def _arrows(picture: Picture) -> Iterator[_Entry]:
     for role in ("gradient", "curvature"):
         if role in roles:
             yield _Entry("arrow", role, 30.0, arrow=Arrow("", "", role))
-    count = max((arrow.count for arrow in picture.arrows), default=1)
+    labelled = [arrow for arrow in picture.arrows if not arrow.plain]
+    count = max((arrow.count for arrow in labelled), default=1)
     if count > 1:
-        role = next(arrow.role for arrow in picture.arrows if arrow.count == count)
+        role = next(arrow.role for arrow in labelled if arrow.count == count)
         yield _Entry("arrow", f"×{count:,}: that many edges", 30.0, arrow=Arrow("", "", role, count=count))
 
 

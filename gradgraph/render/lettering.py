@@ -17,7 +17,9 @@ __all__ = ["LABEL_PT", "labels"]
 LABEL_PT = 8.0
 _LINE_PT = 9.5
 _CLEAR = 2.5  # between a label and its line
-_CELL = 64.0  # of the grid in which neighbours are looked up
+_CELL = 64.0  # of the grids in which neighbours are looked up
+_FINE = 3.0
+_MOST_SIBLINGS = 12  # arrows from one box that are compared with each other
 _SEEN = 90.0  # how far from its tail a line is kept clear of labels
 _TRIES = ((0.0, 1), (0.0, -1), (7.0, 1), (7.0, -1), (15.0, 1), (15.0, -1), (26.0, 1), (26.0, -1), (40.0, 1))
 
@@ -25,34 +27,42 @@ Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class _Crowd:
-    """Rectangles by cells of a grid."""
+    """What labels keep clear of: rectangles by cells of a coarse grid, lines as cells of a fine one."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[int, int], list[Rectangle]] = {}
+        self._rectangles: dict[tuple[int, int], list[Rectangle]] = {}
+        self._lines: set[tuple[int, int]] = set()
 
     def add(self, place: Rectangle) -> None:
-        for cell in self._around(place):
-            self._cells.setdefault(cell, []).append(place)
+        for cell in _cells(place, _CELL):
+            self._rectangles.setdefault(cell, []).append(place)
+
+    def add_line(self, points: Sequence[Place]) -> None:
+        self._lines.update((int(x // _FINE), int(y // _FINE)) for x, y in _near(points))
 
     def overlap(self, place: Rectangle) -> float:
-        """The area of a rectangle that others cover, lines counting as one square point each."""
+        """The area of a rectangle that others cover, lines with the cells that they pass."""
         left, top, right, bottom = place
         whole = 0.0
-        for cell in self._around(place):
-            for x0, y0, x1, y1 in self._cells.get(cell, ()):
+        for cell in _cells(place, _CELL):
+            for x0, y0, x1, y1 in self._rectangles.get(cell, ()):
                 width, height = min(right, x1) - max(left, x0), min(bottom, y1) - max(top, y0)
                 if width > 0 and height > 0:
-                    whole += max(width * height, 1.0)
-        return whole
+                    whole += width * height
+        return whole + _FINE**2 * sum(cell in self._lines for cell in _cells(place, _FINE))
 
-    @staticmethod
-    def _around(place: Rectangle) -> Iterator[tuple[int, int]]:
-        left, top, right, bottom = (math.floor(side / _CELL) for side in place)
-        return ((x, y) for x in range(left, right + 1) for y in range(top, bottom + 1))
+
+def _cells(place: Rectangle, size: float) -> Iterator[tuple[int, int]]:
+    left, top, right, bottom = (int(side // size) for side in place)
+    return ((x, y) for x in range(left, right + 1) for y in range(top, bottom + 1))
 
 
 def labels(
-    arrows: Sequence[Arrow], routes: Sequence[Sequence[Place]], boxes: Sequence[tuple[Box, Place]], theme: Theme
+    arrows: Sequence[Arrow],
+    routes: Sequence[Sequence[Place]],
+    boxes: Sequence[tuple[Box, Place]],
+    taken: Sequence[Rectangle],
+    theme: Theme,
 ) -> Iterator[str]:
     """The labels of all arrows as SVG, in time linear in boxes and arrows. Places have y downwards.
 
@@ -60,6 +70,7 @@ def labels(
         arrows: what is labelled.
         routes: the Bezier points of each.
         boxes: each with its centre.
+        taken: where else no label may stand.
         theme: the colours.
     """
     shown = [index for index, arrow in enumerate(arrows) if label_of(arrow) and len(routes[index]) >= 4]
@@ -68,17 +79,20 @@ def labels(
     crowd = _Crowd()
     for box, (x, y) in boxes:
         crowd.add((x - box.width / 2, y - box.height / 2, x + box.width / 2, y + box.height / 2))
+    for place in taken:
+        crowd.add(place)
     paths = {index: _sampled(route) for index, route in enumerate(routes) if len(route) >= 4}
     for points in paths.values():
-        for x, y in _near(points):
-            crowd.add((x - 0.5, y - 0.5, x + 0.5, y + 0.5))
+        crowd.add_line(points)
+    siblings: dict[str, list[int]] = {}
+    for index in paths:
+        siblings.setdefault(arrows[index].tail, []).append(index)
     for index in shown:
         lines = label_of(arrows[index]).split("\n")
         half_width = max(text_width(line, LABEL_PT) for line in lines) / 2
         half_height = (len(lines) * _LINE_PT - 1.5) / 2
-        places = [_beside(paths[index], half_width, half_height, *attempt) for attempt in _TRIES]
-        best = _first_free(places, half_width, half_height, crowd)
-        x, y = best
+        others = [paths[other] for other in siblings[arrows[index].tail][:_MOST_SIBLINGS] if other != index]
+        x, y = _free_place(paths[index], half_width, half_height, _apart(paths[index], others), crowd)
         around = (x - half_width - 0.5, y - half_height, x + half_width + 0.5, y + half_height)
         crowd.add(around)
         first = y - (len(lines) - 1) * _LINE_PT / 2 + 2.9
@@ -86,25 +100,40 @@ def labels(
         yield f'<g class="label">{rounded(*around, 2, theme.background, opacity=0.7)}{"".join(words)}</g>'
 
 
-def _first_free(places: list[Place], half_width: float, half_height: float, crowd: _Crowd) -> Place:
-    """The first place with nothing else there, else the one with the least."""
-    least, best = math.inf, places[0]
-    for x, y in places:
-        covered = crowd.overlap((x - half_width, y - half_height, x + half_width, y + half_height))
+def _apart(points: Sequence[Place], others: Sequence[Sequence[Place]]) -> float:
+    """How far a line runs together with one of the others: a label there would be on both."""
+    together = 0.0
+    for other in others:
+        if math.dist(points[0], other[0]) > 4:
+            continue
+        near = {(int(x // 6), int(y // 6)) for x, y in _near(other)}
+        gone = 0.0
+        for (ax, ay), (bx, by) in pairwise(_near(points)):
+            if (int(bx // 6), int(by // 6)) not in near:
+                break
+            gone += math.hypot(bx - ax, by - ay)
+        together = max(together, gone)
+    return together
+
+
+def _free_place(points: Sequence[Place], half_width: float, half_height: float, start: float, crowd: _Crowd) -> Place:
+    """The first place beside a line with nothing else there, else the one with the least."""
+    least, best = math.inf, points[0]
+    dx, dy = _direction(points)
+    whole = sum(map(math.dist, points, points[1:]))
+    begin = max(2.0 + abs(dx) * half_width + abs(dy) * half_height, start)
+    for further, side in _TRIES:
+        x, y, dx, dy = _at(points, min(begin + further, 0.6 * whole))
+        nx, ny = _side(dx, dy)
+        away = side * (_CLEAR + abs(nx) * half_width + abs(ny) * half_height)
+        place = (x + nx * away, y + ny * away)
+        left, top = place[0] - half_width, place[1] - half_height
+        covered = crowd.overlap((left, top, left + 2 * half_width, top + 2 * half_height))
         if covered < least:
-            least, best = covered, (x, y)
+            least, best = covered, place
         if not covered:
             break
     return best
-
-
-def _beside(points: Sequence[Place], half_width: float, half_height: float, further: float, side: int) -> Place:
-    """The middle of a label beside a line, clear of the box that the line comes from."""
-    dx, dy = _direction(points)
-    x, y, dx, dy = _at(points, 2.0 + further + abs(dx) * half_width + abs(dy) * half_height)
-    nx, ny = _side(dx, dy)
-    away = side * (_CLEAR + abs(nx) * half_width + abs(ny) * half_height)
-    return x + nx * away, y + ny * away
 
 
 def _side(dx: float, dy: float) -> Place:
@@ -128,8 +157,8 @@ def _direction(points: Sequence[Place]) -> Place:
 
 
 def _at(points: Sequence[Place], wanted: float) -> tuple[float, float, float, float]:
-    """The point that far along a line, though not beyond 60 % of it, and the direction there."""
-    left = min(wanted, 0.6 * sum(map(math.dist, points, points[1:])))
+    """The point that far along a line, and the direction there."""
+    left = wanted
     for (ax, ay), (bx, by) in pairwise(points):
         step = math.hypot(bx - ax, by - ay)
         if step >= left and step > 0:
@@ -139,7 +168,7 @@ def _at(points: Sequence[Place], wanted: float) -> tuple[float, float, float, fl
     return *points[-1], 0.0, 1.0
 
 
-def _near(points: Sequence[Place], step: float = 5.0) -> Iterator[Place]:
+def _near(points: Sequence[Place], step: float = 3.0) -> Iterator[Place]:
     """Points close to each other along the first part of a line."""
     gone = 0.0
     for (ax, ay), (bx, by) in pairwise(points):

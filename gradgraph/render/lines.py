@@ -35,6 +35,7 @@ class Line:
 
     text: str
     role: Role = "detail"
+    full: str | None = None  # where the text is a part of it
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Show:
     hessian: bool = False
     saved: bool = False
     device: bool = False  # where a graph lives on several devices
+    called_again: frozenset[str] = frozenset()  # modules that were called several times
 
 
 def lines_of(data: Mapping[str, Any], show: Show) -> list[Line]:
@@ -86,6 +88,8 @@ def shorten(text: str, most: int = _LONGEST) -> str:
 
 def printable(text: str) -> str:
     """`text` on one line, without characters that control a terminal or are forbidden in XML."""
+    if text.isprintable() and "  " not in text and text == text.strip():
+        return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
@@ -131,13 +135,13 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     if name and data.get("kind") != "leaf":
         yield Line(f"= {name}", "note")
     if data.get("module") and data.get("kind") != "leaf":
-        call = f" #{data['module_call']}" if data.get("module_call") else ""
+        call = f" #{data['module_call']}" if data["module"] in show.called_again else ""
         where = f"{data['module']}{call}"
         yield Line(f"module {where}" if len(where) <= _LONGEST - 7 else where)
     if data.get("source"):
-        # Where there is no room for the path, the file's own name and the function tell more than its ends.
+        # The file's own name and the function tell more than the path, which is in the tooltip.
         source = str(data["source"])
-        yield Line(source if len(source) <= _LONGEST else "…/" + _FOLDER.split(source)[-1])
+        yield Line(_FOLDER.split(source)[-1], full=source)
 
 
 def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:

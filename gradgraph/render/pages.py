@@ -64,8 +64,8 @@ def png_pages(svg: str, *, dpi: float | None, timeout: float) -> list[bytes]:
     found = bands(width, height, dpi)
     if len(found) > _MOST_PAGES:
         raise RenderError(
-            f"The page is too large for a legible PNG: {limit}, this one would have {page}, and in pages of {dpi:g} dpi "
-            f"it would be {len(found):,} files (at most {_MOST_PAGES}). Write .svg or .pdf instead, which have no "
+            f"The page is too large for a legible PNG: {limit}, this one would have {page}, and as pages of {dpi:g} "
+            f"dpi it would be {len(found):,} files (at most {_MOST_PAGES}). Write .svg or .pdf instead, which have no "
             "limit; or show less: fold='auto', focus=NODE, order=0."
         )
     small = min(_largest(width, height, _PAGE_PIXELS), 72 * _PAGE_SIDE_PX / max(width, height))

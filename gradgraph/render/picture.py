@@ -42,7 +42,7 @@ class Box:
     key: str
     lines: tuple[Line, ...]  # as drawn: cut to their place
     category: str
-    order: int
+    order: int  # the lowest of what it stands for
     width: float  # points
     height: float
     alert: bool = False
@@ -50,6 +50,7 @@ class Box:
     measure: float | None = None
     full: str | None = None  # the whole text, where a line is cut
     times: int = 1  # how many equal parts it stands for
+    highest: int | None = None  # order, where there are several
     creators: tuple[tuple[str, float], ...] = ()
     stub: bool = False  # a leaf at one of its uses
     leaf: bool = False  # also where it stands for several
@@ -66,6 +67,7 @@ class Arrow:
     role: str = "gradient"
     label: str = ""  # at its tail
     count: int = 1  # how many edges it stands for
+    plain: bool = False  # one edge for each of the equal parts: not worth a word
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def badge_width(times: int) -> float:
 def box(key: str, lines: list[Line], category: str, order: int, **more: Any) -> Box:
     """A box just large enough for its lines."""
     texts = tuple(Line(shorten(line.text), line.role) for line in lines)
-    whole = [printable(line.text) for line in lines]
+    whole = [printable(line.full or line.text) for line in lines]
     full = None if whole == [line.text for line in texts] else "\n".join(whole)
     widths = [
         text_width(line.text, HEAD_PT if line.role == "head" else DETAIL_PT, bold=line.role in ("head", "alert"))

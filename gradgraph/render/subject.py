@@ -109,14 +109,12 @@ def _captions(drawn: Any) -> list[str]:
     """What a view folds and hides."""
     if not _is_view(drawn):
         return []
-    shown = [data for data in drawn.nodes.values() if data.get("fold")]
-    hidden = (drawn.graph.get("hidden") or {}).get("nodes", 0)
+    hidden = int((drawn.graph.get("hidden") or {}).get("nodes") or 0)
     total = int(drawn.graph.get("nodes") or 0)
     said = []
-    if shown:
-        inside = sum(int(data.get("count") or 0) for data in shown)
-        where = f"{len(drawn):,} boxes" if inside == total - hidden else f"{len(shown):,} of {len(drawn):,} boxes"
-        said.append(f"{inside:,} nodes folded into {where}")
+    if any(data.get("fold") for data in drawn.nodes.values()):
+        inside = sum(int(data.get("count") or 1) for data in drawn.nodes.values())
+        said.append(f"{inside:,} nodes folded into {len(drawn):,} {'box' if len(drawn) == 1 else 'boxes'}")
     if hidden:
         said.append(f"{hidden:,} of {total:,} nodes not shown")
     return said

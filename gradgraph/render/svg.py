@@ -22,6 +22,7 @@ _MARGIN = 12.0
 _BELOW_HEADING = 14.0
 _LANE_PT = 11.0
 _FRAME_PT = 8.5
+_LANE_PAD = 8.0
 #: Up to this width, in points, the heading stands in the middle; above, the eye begins at the left.
 _CENTRED = 900.0
 
@@ -51,9 +52,13 @@ def svg_of(picture: Picture, placed: Placed, theme: Theme) -> str:
     if head.parts:
         moved = f'transform="translate({_MARGIN:g} {_MARGIN:g})"'
         parts.append(f'<g class="heading" {moved}>{"".join(head.parts)}</g>')
-    parts += (_lane(lane, at, placed.height, theme) for lane in lanes)
+    highest: dict[int, int] = {}
+    for box in picture.boxes if lanes else ():
+        highest[box.order] = max(highest.get(box.order, 0), box.highest or box.order)
+    parts += (_lane(lane, highest.get(lane.order, lane.order), at, placed.height, theme) for lane in lanes)
     named = {cluster.name: cluster for cluster in picture.clusters}
-    parts += (_frame(frame, named[frame.cluster], at, theme) for frame in placed.frames if frame.cluster in named)
+    frames = [_frame(frame, named[frame.cluster], at, theme) for frame in placed.frames if frame.cluster in named]
+    parts += (frame for frame, _, _ in frames)
     routes = [[at(point) for point in route] for route in placed.routes]
     drawn = sorted(zip(picture.arrows, routes, strict=True), key=lambda pair: pair[0].role != "curvature")
     for arrow, route in drawn:
@@ -62,16 +67,17 @@ def svg_of(picture: Picture, placed: Placed, theme: Theme) -> str:
             parts.append(f'<g class="edge {arrow.role}">{ends}{drawn_arrow(arrow, route, theme)}</g>')
     boxes = [(box, at(placed.centres[box.key])) for box in picture.boxes]
     parts += (drawn_box(box, centre, picture.measure, theme) for box, centre in boxes)
-    parts += labels(picture.arrows, routes, boxes, theme)
+    parts += (name for _, name, _ in frames)
+    parts += labels(picture.arrows, routes, boxes, [place for _, _, place in frames], theme)
     if not picture.boxes:
         parts.append(text("an empty graph", width / 2, height / 2, 10, theme.quiet))
     return "\n".join([*parts, "</g>\n</svg>\n"])
 
 
-def _lane(lane: Lane, at: Callable[[Place], Place], height: float, theme: Theme) -> str:
-    """The strip behind an order's boxes, with its name."""
-    (left, bottom), (right, top) = at((lane.left, 0.0)), at((lane.right, height))
-    words = f"order {lane.order}"
+def _lane(lane: Lane, highest: int, at: Callable[[Place], Place], height: float, theme: Theme) -> str:
+    """The strip behind an order's boxes, with its name. Boxes of equal parts may climb through higher orders."""
+    (left, bottom), (right, top) = at((lane.left - _LANE_PAD, 0.0)), at((lane.right + _LANE_PAD, height))
+    words = f"order {lane.order}" if highest == lane.order else f"orders {lane.order} to {highest}"
     if lane.order < len(_LANE_NAMES):
         longer = f"{words} · {_LANE_NAMES[lane.order]}"
         words = longer if text_width(longer, _LANE_PT, bold=True) <= right - left - 12 else words
@@ -80,16 +86,21 @@ def _lane(lane: Lane, at: Callable[[Place], Place], height: float, theme: Theme)
     return f'<g class="lane">{rounded(left, top, right, bottom, 10, theme.lane(lane.order))}{name}</g>'
 
 
-def _frame(frame: Frame, cluster: Cluster, at: Callable[[Place], Place], theme: Theme) -> str:
-    """The quiet rectangle around a cluster's boxes, with its name, cut to the frame's width."""
+def _frame(
+    frame: Frame, cluster: Cluster, at: Callable[[Place], Place], theme: Theme
+) -> tuple[str, str, tuple[float, float, float, float]]:
+    """The quiet rectangle around a cluster's boxes; its name, cut to the frame's width; and where the name stands."""
     (left, bottom), (right, top) = at((frame.left, frame.bottom)), at((frame.right, frame.top))
     x, y = at(frame.label)
     times = f" ×{cluster.times:,}" if cluster.times > 1 else ""
-    room = right - x - 4 - text_width(times, _FRAME_PT, bold=True)
-    words, most = shorten(cluster.label, 60), 60
-    while text_width(words, _FRAME_PT, bold=True) > room and most > 4:
+    room = right - x - 4
+    words, most = cluster.label, 61
+    while (width := text_width(words + times, _FRAME_PT, bold=True)) > room and most > 4:
         most -= 2
         words = shorten(cluster.label, most)
     around = rounded(left, top, right, bottom, 7, theme.text, theme.gradient, 0.7, opacity=0.035)
+    place = (x - 1, y - 7.5, x + width + 1, y + 2.5)
     name = text(words + times, x, y, _FRAME_PT, theme.quiet, bold=True, anchor="start")
-    return f'<g class="cluster"><title>{escape(cluster.label, quote=False)}</title>{around}{name}</g>'
+    title = f"<title>{escape(cluster.label, quote=False)}</title>"
+    patch = rounded(*place, 2, theme.background, opacity=0.6)
+    return f'<g class="cluster">{title}{around}</g>', f'<g class="label">{title}{patch}{name}</g>', place
