@@ -330,3 +330,15 @@ def _calls(spots: list[Spot], links: list[Link]) -> int:
     profile = cProfile.Profile()
     profile.runcall(lanes, spots, links)
     return sum(entry.callcount for entry in profile.getstats())
+
+
+def test_a_folded_loop_stands_below_what_leads_into_it() -> None:
+    """Repeated blocks folded into one make a cycle: the last block leads to the first."""
+    keys = ("add", "mlp", "norm", "head", "loss", "embedding")
+    spots = [Spot(key, 80, 30) for key in keys]
+    ends = ("loss head", "head add", "add mlp", "mlp norm", "norm add", "add add", "norm embedding")
+    placed = lanes(spots, links := [Link(*pair.split()) for pair in ends])
+    check(spots, links, placed)
+    heights = [placed.centres[key][1] for key in ("loss", "head", "add", "mlp", "norm", "embedding")]
+    assert heights == sorted(heights, reverse=True)
+    assert len({placed.centres[key][0] for key in keys}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -127,7 +128,10 @@ def _aside(
 
 
 def topological(boxes: Iterable[int], succ: Callable[[int], Iterable[int]]) -> list[int]:
-    """`boxes` with tails before heads, as far as that goes: folded graphs may have cycles, which are cut."""
+    """`boxes` with tails before heads, as far as that goes: folded graphs have cycles, which are cut.
+
+    A cycle begins at the box that is reached first from outside it.
+    """
     chosen = list(boxes)
     waiting = dict.fromkeys(chosen, 0)
     for box in chosen:
@@ -136,21 +140,19 @@ def topological(boxes: Iterable[int], succ: Callable[[int], Iterable[int]]) -> l
                 waiting[head] += 1
     ready = [box for box in reversed(chosen) if waiting[box] == 0]
     order: list[int] = []
-    cut = 0
-    done: set[int] = set()
+    reached: deque[int] = deque()
+    rest = iter(chosen)
     while len(order) < len(chosen):
-        if not ready:
-            while chosen[cut] in done:
-                cut += 1
-            ready.append(chosen[cut])
-        box = ready.pop()
-        if box in done:
+        box = ready.pop() if ready else reached.popleft() if reached else next(rest)
+        if box not in waiting:
             continue
-        done.add(box)
+        del waiting[box]
         order.append(box)
         for head in succ(box):
-            if head in waiting and head not in done:
+            if head in waiting:
                 waiting[head] -= 1
                 if waiting[head] == 0:
                     ready.append(head)
+                else:
+                    reached.append(head)
     return order
