@@ -1,4 +1,4 @@
-"""How a graph shows itself in a notebook: as a picture where one can be drawn in a moment, else as text."""
+"""How a graph or a view shows itself in a notebook: as a picture where one comes in a moment, else as text."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gradgraph.graph import AutogradGraph
+    from gradgraph.view import View
 
 __all__ = ["mimebundle"]
 
-_MOST_NODES = 400  # more is neither legible in a cell nor laid out while one waits
+_MOST_NODES = 50_000  # of a graph, which is folded: two seconds
+_MOST_BOXES = 600  # of a view, which is drawn as it is: more are not legible in a cell
 _SECONDS = 5.0
 _LINES = 20
 
 
-def mimebundle(graph: AutogradGraph) -> dict[str, str]:
+def mimebundle(graph: AutogradGraph | View) -> dict[str, str]:
     """The representations of `graph` by media type: `text/plain` always, `image/svg+xml` where it can be drawn.
 
-    Takes a few seconds at most and never raises: where there is no picture, the text says why and what to do.
+    A graph too large to be taken in is folded. Takes a few seconds at most and never raises: where there is no
+    picture, the text says why and what to do.
     """
     text = _plain(graph)
     if len(graph) == 0:
         return {"text/plain": text}
-    if len(graph) > _MOST_NODES:
+    is_view = hasattr(graph, "box_of")
+    most, unit = (_MOST_BOXES, "boxes") if is_view else (_MOST_NODES, "nodes")
+    if len(graph) > most:
+        advice = "gradgraph.fold(graph, ...)" if is_view else "graph.render('graph.svg')"
         return {
-            "text/plain": f"{text}\nNo picture here: more than {_MOST_NODES} nodes. graph.render('graph.svg') draws "
-            f"larger ones, as far as they can be laid out; graph.subgraph(keys) shows a part.{_outline(graph)}"
+            "text/plain": f"{text}\nNo picture here: more than {most:,} {unit}. {advice} takes a little longer; "
+            f"gradgraph.focus(graph, node) shows a part.{_outline(graph)}"
         }
     try:
         return {"text/plain": text, "image/svg+xml": _svg(graph)}
@@ -38,25 +44,28 @@ def mimebundle(graph: AutogradGraph) -> dict[str, str]:
         return {"text/plain": f"{text}\nNo picture here: {described} {advice}{_outline(graph)}"}
 
 
-def _plain(graph: AutogradGraph) -> str:
+def _plain(graph: AutogradGraph | View) -> str:
     try:
         return repr(graph)
     except Exception:  # an `order` that is no number, say: see above
         return object.__repr__(graph)
 
 
-def _outline(graph: AutogradGraph) -> str:
+def _outline(graph: AutogradGraph | View) -> str:
+    from gradgraph.graph import AutogradGraph
     from gradgraph.render.text import outline
 
+    if not isinstance(graph, AutogradGraph):
+        return ""
     try:
         return f"\n\n{outline(graph, _LINES)}"
     except Exception:  # as above; the reason is in the text already
         return ""
 
 
-def _svg(graph: AutogradGraph) -> str:
+def _svg(graph: AutogradGraph | View) -> str:
     from gradgraph.render import to_svg
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fallback to the other engine is no news to who looks at a cell
-        return to_svg(graph, timeout=_SECONDS, max_boxes=4 * _MOST_NODES)
+        return to_svg(graph, timeout=_SECONDS)

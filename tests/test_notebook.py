@@ -42,22 +42,43 @@ def test_every_named_graph_shows_itself(name: str) -> None:
     case = CASES[name]()
     graph = gradgraph.trace(case.outputs, case.params, lower=case.lower)
     bundle = mimebundle(graph)
-    assert ("image/svg+xml" in bundle) == (len(graph) <= 400)
+    assert "</svg>" in bundle["image/svg+xml"]
 
 
-def test_a_large_graph_is_text_at_once() -> None:
+def long(steps: int) -> AutogradGraph:
     x = torch.ones(1, requires_grad=True)
     y = x
-    for _ in range(20_000):
+    for _ in range(steps):
         y = y * 2
-    graph = gradgraph.trace(y)
+    return gradgraph.trace(y)
+
+
+def test_a_large_graph_is_folded() -> None:
     start = time.perf_counter()
+    bundle = mimebundle(long(20_000))
+    assert time.perf_counter() - start < 10
+    assert "20,001 nodes folded into" in bundle["image/svg+xml"]
+    assert bundle["image/svg+xml"].count('class="node"') < 160
+
+
+def test_a_huge_graph_is_text_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = long(2000)
+    monkeypatch.setattr(import_module("gradgraph.notebook"), "_MOST_NODES", 1000)
     bundle = mimebundle(graph)
-    assert time.perf_counter() - start < 2
     assert set(bundle) == {"text/plain"}
-    assert "No picture here: more than 400 nodes." in bundle["text/plain"]
-    assert "graph.subgraph(keys)" in bundle["text/plain"]
+    assert "No picture here: more than 1,000 nodes. graph.render('graph.svg')" in bundle["text/plain"]
+    assert "gradgraph.focus(graph, node) shows a part." in bundle["text/plain"]
     assert len(bundle["text/plain"]) < 10_000
+
+
+def test_a_view_shows_itself_as_it_is() -> None:
+    graph = long(300)
+    view = gradgraph.fold(graph, by="repeat")
+    bundle = view._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(view)
+    assert bundle["image/svg+xml"].count('class="node"') >= len(view)
+    large = mimebundle(gradgraph.fold(long(700), by="none"))
+    assert "more than 600 boxes. gradgraph.fold(graph, ...)" in large["text/plain"]
 
 
 def test_an_empty_graph_is_text() -> None:
@@ -77,10 +98,10 @@ def test_a_failure_is_told_in_the_text(monkeypatch: pytest.MonkeyPatch, error: E
     assert "MulBackward0" in bundle["text/plain"]
 
 
-def test_without_an_engine_the_text_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_there_is_a_picture_in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(import_module("gradgraph.render.engines"), "_package_folder", lambda name: None)
-    assert "No picture here: " in mimebundle(small())["text/plain"]
+    assert "MulBackward0" in mimebundle(small())["image/svg+xml"]
 
 
 @pytest.mark.parametrize(("attribute", "value"), [("order", "high"), ("kind", None), ("outputs", 3), ("saved", {1})])

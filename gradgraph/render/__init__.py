@@ -76,7 +76,7 @@ def render(
         order: only nodes of this derivative order, or of these.
         max_nodes: 150, unless a `depth` is given.
         layout: `lanes`, or `dot`, one layered drawing of all orders; `auto` is `dot` for a picture of one order that
-            is not large.
+            is not large, and lanes if no engine can draw that.
         format: `png`, `svg`, `pdf` or `dot`, where the suffix does not say it.
         theme: `light` or `dark`.
         gradients: show the gradient statistics and the ledger of `.grad` that the nodes carry; None: if they carry
@@ -165,15 +165,14 @@ def to_dot(graph: AutogradGraph | View, *, theme: str = "light", **options: Any)
 
 def to_svg(graph: AutogradGraph | View, *, theme: str = "light", **options: Any) -> str:
     """The graph as SVG. Options and errors as in `render`."""
-    from gradgraph.render.places import layout_of, placed
+    from gradgraph.render.places import placed
     from gradgraph.render.svg import svg_of
     from gradgraph.render.theme import theme_called
 
     colors = theme_called(theme)
     layout, engine, timeout, max_boxes = _engine_options(options)
     picture = _picture(graph, **options)
-    chosen = layout_of(picture, layout, max_boxes)
-    picture, places = placed(picture, chosen, engine=engine, timeout=timeout, max_boxes=max_boxes)
+    picture, places = placed(picture, layout, engine=engine, timeout=timeout, max_boxes=max_boxes)
     return svg_of(picture, places, colors)
 
 

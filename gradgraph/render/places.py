@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Literal, get_args
 
-from gradgraph.errors import InputError
+from gradgraph.errors import InputError, RenderError
 from gradgraph.layout import Link, Placed, Spot, lanes
 from gradgraph.render.by_dot import placed_by_dot
 from gradgraph.render.picture import Picture
@@ -30,28 +31,36 @@ def layout_of(picture: Picture, asked: LayoutName, max_boxes: int) -> Literal["l
         raise InputError(f"max_boxes={max_boxes!r} is no limit: expected a positive number.")
     if asked != "auto":
         return asked
-    orders = {box.order for box in picture.boxes if box.category not in ("leaf", "root")}
+    orders = {box.order for box in picture.boxes if not box.leaf and box.category not in ("leaf", "root")}
     return "dot" if len(orders) <= 1 and is_moderate(picture, max_boxes) else "lanes"
 
 
 def placed(
-    picture: Picture, layout: Literal["lanes", "dot"], *, engine: str, timeout: float, max_boxes: int
+    picture: Picture, asked: LayoutName, *, engine: str, timeout: float, max_boxes: int
 ) -> tuple[Picture, Placed]:
     """The places, and the picture with a caption where they were guessed.
 
     Raises:
-        RenderError: `dot` was to lay out the picture, and it is too large or no engine succeeds.
+        InputError: `asked` is no layout, or `max_boxes` no positive number.
+        RenderError: `dot` was asked for, and the picture is too large for it or no engine succeeds.
     """
+    layout = layout_of(picture, asked, max_boxes)
     spots, links = _spots(picture), [Link(arrow.tail, arrow.head, arrow.role) for arrow in picture.arrows]
     if layout == "dot":
-        check_size(picture, max_boxes)
-        return picture, placed_by_dot(
-            spots, links, picture.clusters, together=not picture.connected, engine=engine, timeout=timeout
-        )
-    found = lanes(spots, links)
-    if found.inferred:
+        try:
+            check_size(picture, max_boxes)
+            together = not picture.connected
+            places = placed_by_dot(spots, links, picture.clusters, together=together, engine=engine, timeout=timeout)
+        except RenderError as error:
+            if asked != "auto" or engine != "auto":
+                raise
+            warnings.warn(f"{error} The picture is laid out in lanes instead.", RuntimeWarning, stacklevel=4)
+        else:
+            return picture, places
+    places = lanes(spots, links)
+    if places.inferred:
         picture = replace(picture, captions=(*picture.captions, _INFERRED))
-    return picture, found
+    return picture, places
 
 
 def _spots(picture: Picture) -> list[Spot]:

@@ -263,6 +263,8 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch:
         render(chain(30), path, max_boxes=10, layout="dot")
     with pytest.raises(RenderError, match=r"within the limit of 0\.001 s"):
         render(chain(30), path, timeout=0.001, engine="embedded")
+    with pytest.warns(RuntimeWarning, match=r"within the limit of 0\.001 s.* laid out in lanes instead"):
+        assert "</svg>" in to_svg(chain(30), timeout=0.001)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
