@@ -10,6 +10,7 @@ from gradgraph.view.items import Item
 
 __all__ = ["label_of", "pattern"]
 
+_SOURCE = re.compile(r"^.*[/\\](?=[^/\\]+$)", re.DOTALL)  # the folders of a file
 _CALL = re.compile(r" \(call (\d+)\)$")
 
 
@@ -18,13 +19,14 @@ def label_of(item: Item, data: Sequence[Mapping[str, Any]]) -> str:
     if item.members:
         return _atom(item.members, data)
     if item.names:
-        return pattern(item.names)
+        return pattern([_SOURCE.sub("", name) for name in item.names] if item.fold == "line" else item.names)
     named = [child for child in item.children if child.names]
     if named and item.fold == "repeat":
         return pattern([*named[0].names, *named[-1].names])
     atoms = sorted(item.atoms(), key=lambda atom: atom.ran)
     ops = [atom for atom in atoms if data[atom.members[0]].get("kind") != "leaf"] or atoms
-    return _ops([str(data[atom.members[0]].get("op")) for atom in ops])
+    count = sum(len(atom.members) for atom in ops) // item.total
+    return _ops([str(data[atom.members[0]].get("op")) for atom in ops], count)
 
 
 def _atom(members: Sequence[int], data: Sequence[Mapping[str, Any]]) -> str:
@@ -34,11 +36,11 @@ def _atom(members: Sequence[int], data: Sequence[Mapping[str, Any]]) -> str:
     return str(data[members[0]].get("op"))
 
 
-def _ops(ops: Sequence[str]) -> str:
-    if len(ops) == 1:
+def _ops(ops: Sequence[str], count: int) -> str:
+    if count <= 1:
         return ops[0]
     ends = ops[0] if ops[0] == ops[-1] else f"{ops[0]} … {ops[-1]}"
-    return f"{len(ops)} ops: {ends}"
+    return f"{count} ops: {ends}"
 
 
 def pattern(names: Sequence[str]) -> str:

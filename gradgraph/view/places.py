@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 from gradgraph.view.reading import Reading
@@ -60,6 +59,7 @@ def places_of(reading: Reading, by: str) -> Places:
     """
     places = Places(len(reading))
     modules = _Modules(reading, places) if by == "module" else None
+    files = len({str(data.get("source")).rpartition(":")[0] for data in reading.data if data.get("source")})
     known: dict[str, int] = {}
     for place in sorted(range(len(reading)), key=reading.order.__getitem__):  # creators come before what they made
         data = reading.data[place]
@@ -70,7 +70,7 @@ def places_of(reading: Reading, by: str) -> Places:
             source = data.get("source")
             if found == ROOT and by in ("module", "line") and isinstance(source, str):
                 if source not in known:
-                    known[source] = _line(places, source)
+                    known[source] = _line(places, source, files=modules is None and files > 1)
                 found = known[source]
             if not reading.leaf[place] or (modules is not None and found != ROOT):
                 places.home[place] = found
@@ -113,17 +113,15 @@ def _family(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
-def _line(places: Places, source: str) -> int:
+def _line(places: Places, source: str, *, files: bool) -> int:
     match = _SOURCE.match(source)
     if match is None:
         return places.number(ROOT, "line", source, source)
     file, line, function = match.groups()
-    path = PureWindowsPath(file) if "\\" in file else PurePosixPath(file)
-    found = places.number(ROOT, "line", file, file)
+    found = places.number(ROOT, "line", file, file) if files else ROOT
     if function:
-        found = places.number(found, "line", f"{path.name} in {function}", function)
-        return places.number(found, "line", f"{path.name}:{line} in {function}", line)
-    return places.number(found, "line", f"{path.name}:{line}", line)
+        found = places.number(found, "line", f"{file} in {function}", function)
+    return places.number(found, "line", source, line)
 
 
 def _house_leaves(reading: Reading, places: Places) -> None:

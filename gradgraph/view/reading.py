@@ -21,8 +21,8 @@ class Reading:
         data: the attributes of each node.
         start: where the edges of each node begin in `target`, `slot` and `about`, one more at the end; the edges of a
             node are in the order of their slots.
-        ran: the place of each node in the order in which the program ran, as the structure tells it: depth first from
-            the roots, inputs before what consumes them.
+        ran: the place of each node in the order in which the program ran, as the structure tells it: lower orders
+            first, inputs before what consumes them.
         order: derivative order of each node.
         creator: position of the node whose backward made it, else -1.
         leaf: whether it is a leaf.
@@ -84,30 +84,51 @@ class Reading:
         return found
 
     def _ran(self, roots: Iterable[int]) -> list[int]:
-        """Depth first and without recursion; a node's number is taken when all that it consumes have theirs."""
-        start, target = self.start, self.target
-        ran = [-1] * len(self.keys)
-        seen = bytearray(len(self.keys))
+        """A node runs when all that it consumes has run, what takes longest first; each order begins at its own ends.
+
+        What a backward pass saw of a forward is no way through that. And what is quick to make, a parameter or an
+        embedding, is made when it is needed: then the steps of a loop stay together.
+        """
+        start, target, order = self.start, self.target, self.order
         consumed = bytearray(len(self.keys))
-        for place in target:
-            consumed[place] = 1
-        first = [self.index[key] for key in roots if key in self.index]
-        first += [place for place in range(len(self.keys)) if not consumed[place]]
-        count = 0
-        for root in (*first, *range(len(self.keys))):
-            stack = [root]
+        for place in range(len(self.keys)):
+            for below in target[start[place] : start[place + 1]]:
+                if order[below] == order[place]:
+                    consumed[below] = 1
+        ends = [self.index[key] for key in roots if key in self.index]
+        ends += [place for place in range(len(self.keys)) if not consumed[place]]
+        ends.sort(key=lambda place: (order[place], self.leaf[place]))
+        ends += range(len(self.keys))
+        height = [0] * len(self.keys)
+        for place in self._depth_first(ends, height):
+            inputs = target[start[place] : start[place + 1]]
+            if inputs:
+                height[place] = 1 + max([height[one] for one in inputs])
+        ran = [-1] * len(self.keys)
+        for number, place in enumerate(self._depth_first(ends, height)):
+            ran[place] = number
+        return ran
+
+    def _depth_first(self, ends: list[int], height: list[int]) -> list[int]:
+        """All nodes, inputs before consumers; of several inputs the highest first, then by slot. Without recursion."""
+        start, target = self.start, self.target
+        seen = bytearray(len(self.keys))
+        done = []
+        for end in ends:
+            stack = [end]
             while stack:
                 place = stack.pop()
                 if place < 0:
-                    ran[~place] = count
-                    count += 1
+                    done.append(~place)
                 elif not seen[place]:
                     seen[place] = 1
+                    inputs = target[start[place] : start[place + 1]]
                     stack.append(~place)
-                    below = target[start[place] : start[place + 1]]
-                    below.reverse()
-                    stack += [one for one in below if not seen[one]]
-        return ran
+                    if len(inputs) > 1:
+                        inputs.reverse()
+                        inputs.sort(key=height.__getitem__)
+                    stack += inputs
+        return done
 
 
 def _slot(edge: tuple[Any, int, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from gradgraph.view.items import Item, group, single
@@ -60,6 +61,7 @@ class Repeats:
 
     def _checked(self, items: list[Item], run: Run, steps: _Steps) -> Run | None:
         """As much of the run around its middle as is wired alike, and climbs the orders evenly."""
+        run = steps.begun_well(run)
         period, times = run.period, run.times
         lanes = [item.lane for item in items[run.start : run.end]]
         base = [min(lanes[t * period : (t + 1) * period]) for t in range(times)]
@@ -133,6 +135,24 @@ class _Steps:
                     else:
                         found.append(None)
         return found
+
+    def begun_well(self, run: Run) -> Run:
+        """The run from where the fewest edges lead from one stretch to the one before; the last such place."""
+        if not run.slack:
+            return run
+        begin = run.start + (run.times // 2) * run.period  # a boundary in the middle, for no slack
+        across = [0] * (run.slack + 2)  # how many edges more lead over each boundary than over the one before
+        places, reading = self._places, self._reading
+        for place in range(begin, min(begin + run.slack + run.period, run.end)):
+            item = self._items[place]
+            for target in reading.targets(item.members[0]) if len(item.members) == 1 else ():
+                below = places.get(target, place)
+                if below < place and below < begin + run.slack:
+                    across[max(0, below + 1 - begin)] += 1
+                    across[min(place - begin, run.slack) + 1] -= 1
+        counts = list(accumulate(across[:-1]))
+        shift = max(range(len(counts)), key=lambda shift: (-counts[shift], shift))
+        return Run(run.start + shift, run.period, run.times)
 
     @staticmethod
     def alike(

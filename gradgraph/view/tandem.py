@@ -9,22 +9,26 @@ __all__ = ["Run", "runs"]
 
 
 class Run(NamedTuple):
-    """From `start` on, `times` stretches of `period` entries each are equal."""
+    """From `start` on, `times` stretches of `period` entries each are equal.
+
+    So they are if they all begin up to `slack` entries later.
+    """
 
     start: int
     period: int
     times: int
+    slack: int = 0
 
     @property
     def end(self) -> int:
-        """The first entry behind it."""
-        return self.start + self.period * self.times
+        """The first entry behind it, wherever it begins."""
+        return self.start + self.period * self.times + self.slack
 
 
 def runs(scale: int, names: Sequence[int]) -> tuple[list[Run], list[int]]:
     """Repeats of periods up to `2 * scale` that do not overlap, and the names for the next scale.
 
-    `names[i]` must be equal exactly where the `scale` entries from i on are equal; at scale 1 it is the sequence itself.
+    `names[i]` must be equal exactly where the `scale` entries from i on are equal; at scale 1 it is the sequence.
     An entry that recurs first after p <= 2 * scale, and so do those beside it, makes a stretch of period p: every
     repeat of three or more times is found at the smallest scale that holds its period, in time linear in the sequence.
     """
@@ -48,7 +52,7 @@ def _add(found: list[Run], begin: int, end: int, period: int, scale: int) -> Non
     # Entries begin - period ... end + scale - 1 have that period.
     length = end + scale - 1 - (begin - period)
     if length >= 2 * period:
-        found.append(Run(begin - period, period, length // period))
+        found.append(Run(begin - period, period, *divmod(length, period)))
 
 
 def _apart(found: list[Run]) -> list[Run]:

@@ -21,11 +21,14 @@ def tree_of(reading: Reading, by: str) -> Item:
 
 
 def _chosen(reading: Reading) -> str:
-    """Modules if any operation has one, else lines, else structure alone."""
+    """Modules if they are known, else lines, else structure alone."""
     plain = [data for place, data in enumerate(reading.data) if not reading.leaf[place]]
-    if any(data.get("module") for data in plain):
+    modules = sum(bool(data.get("module")) for data in plain)
+    lines = any(data.get("source") for data in plain)
+    # Without a recording a few operations are known to belong to a module, by their parameters. That parts the others.
+    if modules and (lines or 2 * modules >= len(plain)):
         return "module"
-    return "line" if any(data.get("source") for data in plain) else "repeat"
+    return "line" if lines else "repeat"
 
 
 class _Tree:
@@ -71,7 +74,7 @@ class _Tree:
         return self._reading.creator[place] < 0
 
     def _local_symbols(self) -> list[int]:
-        """What every node is and what it consumes, as far as that is in its own group (or a leaf)."""
+        """What every node is and what it consumes, as far as that is of its own group and order."""
         reading, home, symbol = self._reading, self._places.home, self._repeats.symbol
         kind, order, leaf, slots = reading.kind, reading.order, reading.leaf, reading.slot
         found = []
@@ -80,11 +83,9 @@ class _Tree:
             begin, end = reading.start[place], reading.start[place + 1]
             for edge in range(begin, end):
                 target = reading.target[edge]
-                if leaf[target]:
-                    inputs += (slots[edge], kind[target])
-                elif home[target] == home[place]:
-                    output = reading.about[edge].get("output_nr")
-                    inputs += (slots[edge], kind[target], output, order[place] - order[target])
+                # A leaf is like anything from outside: a loop's first step may take one where others take a result.
+                if home[target] == home[place] and order[target] == order[place] and not leaf[target]:
+                    inputs += (slots[edge], kind[target], reading.about[edge].get("output_nr"))
                 else:
                     inputs += (slots[edge], -1)
             found.append(symbol((kind[place], *inputs)))
@@ -221,13 +222,13 @@ class _Tree:
         rank: Counter[tuple[int, int, int]] = Counter()
         known: dict[tuple[int, int, int, int], Item] = {}
         mirrors = [place for place in range(len(reading)) if reading.creator[place] >= 0]
-        mirrors.sort(key=lambda place: (reading.order[place], reading.ran[place]))
+        mirrors.sort(key=lambda place: (reading.order[place], self._symbol[place], reading.ran[place]))
         for place in mirrors:
             creator = reading.creator[place]
             source = self._of(creator)
             step = reading.order[place] - reading.order[creator]
-            about = (creator, self._symbol[place], step)
-            key = (id(source), self._symbol[place], step, rank[about])
+            about = (creator, reading.kind[place], step)
+            key = (id(source), reading.kind[place], step, rank[about])
             rank[about] += 1
             item = known.get(key)
             if item is None:
