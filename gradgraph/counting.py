@@ -49,6 +49,7 @@ class Counter:
         self._log = Log()  # only for its list of lines
         self._sites = Sites(self._log)
         self._made: dict[int, Timeline] = {}  # of each thread: the orders that passes gave to the nodes they made
+        self._plain: set[type] = set()  # types of nodes whose names prove no order
         self._running: dict[int, _Counted] = {}
 
     def before(self, pass_: Pass) -> None:
@@ -91,22 +92,29 @@ class Counter:
         walk = Walk()
         walk.follow(roots)
         lay_fuses(walk)
-        made = self._made.get(pass_.thread)
-        proven = {}
-        if made is not None:
-            for key, node in enumerate(walk.nodes):
-                order = made.owner_of(node._sequence_nr())
-                if order != NOBODY:
-                    proven[key] = order
-        orders = orders_of(walk, [], proven)
-        found = set(orders.values()) | ({0} if len(orders) < len(walk.nodes) else set())
         charges = Charges()
         held = 0
         for node in walk.nodes:
             for value in saved_values(node):
                 if value.data is not None:
                     held += charges.charge(value.data)[1]
-        return _Counted(source, tuple(sorted(found)), len(walk.nodes), held)
+        return _Counted(source, self._orders(walk, self._made.get(pass_.thread)), len(walk.nodes), held)
+
+    def _orders(self, walk: Walk, made: Timeline | None) -> tuple[int, ...]:
+        """The orders of the nodes, as far as the thread's passes and the operations' names prove them."""
+        proven = {}
+        if made is not None:
+            for key, node in enumerate(walk.nodes):
+                order = made.owner_of(node._sequence_nr())
+                if order != NOBODY:
+                    proven[key] = order
+        if not proven and self._plain.issuperset(map(type, walk.nodes)):
+            return (0,)
+        orders = orders_of(walk, [], proven)
+        if not orders:
+            self._plain.update(map(type, walk.nodes))
+            return (0,)
+        return tuple(sorted(set(orders.values()) | ({0} if len(orders) < len(walk.nodes) else set())))
 
 
 def _is_on_cpu(root: Any) -> bool:

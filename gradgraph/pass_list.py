@@ -17,7 +17,7 @@ _MOST_LINES = 500  # of a program that makes its code as it runs
 _HEADER = ("pass", "times", "line", "call", "orders", "nodes", "holds", "time", "each")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
     """One backward pass.
 
@@ -61,21 +61,50 @@ class Row:
     held_bytes: list[int]
     seconds: float
 
-    def add(self, other: Row) -> None:
-        """Let `other` be part of this row."""
-        earlier, later = sorted((self, other), key=lambda row: row.first)
-        gap = later.first - earlier.last
-        steps = {row.every for row in (self, other) if row.count > 1} | {gap}
-        self.every = gap if len(steps) == 1 and gap > 0 else 0
-        self.first, self.last = earlier.first, max(self.last, other.last)
+    @classmethod
+    def of(cls, seen: Seen, source: str | None) -> Row:
+        """The row of one pass."""
+        return cls(
+            source=source,
+            accumulates=seen.accumulates,
+            create_graph=seen.create_graph,
+            raised=seen.raised,
+            orders=seen.orders,
+            first=seen.number,
+            last=seen.number,
+            count=1,
+            every=0,
+            nodes=[seen.nodes, seen.nodes],
+            held_bytes=[seen.held_bytes, seen.held_bytes],
+            seconds=seen.seconds,
+        )
+
+    def add(self, seen: Seen) -> None:
+        """Count one more pass. Threads may end theirs in another order than they began them."""
+        gap = seen.number - self.last
+        if self.count == 1:
+            self.every = max(0, gap)
+        elif gap != self.every:
+            self.every = 0
+        self.count += 1
+        self.first = min(self.first, seen.number)
+        self.last = max(self.last, seen.number)
+        self.seconds += seen.seconds
+        _widen(self.nodes, seen.nodes)
+        _widen(self.held_bytes, seen.held_bytes)
+        if self.orders != seen.orders:
+            self.orders = tuple(sorted({*self.orders, *seen.orders}))
+
+    def absorb(self, other: Row) -> None:
+        """Let the passes of `other` be part of this row."""
+        self.every = 0
         self.count += other.count
-        self.orders = tuple(sorted({*self.orders, *other.orders}))
-        self.nodes = [min(self.nodes[0], other.nodes[0]), max(self.nodes[1], other.nodes[1])]
-        self.held_bytes = [
-            min(self.held_bytes[0], other.held_bytes[0]),
-            max(self.held_bytes[1], other.held_bytes[1]),
-        ]
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         self.seconds += other.seconds
+        for mine, theirs in ((self.nodes, other.nodes), (self.held_bytes, other.held_bytes)):
+            _widen(mine, theirs[0])
+            _widen(mine, theirs[1])
+        self.orders = tuple(sorted({*self.orders, *other.orders}))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values. `passes` are the first and the last number; `nodes` and `held_bytes` the least and the most."""
@@ -92,6 +121,13 @@ class Row:
             "seconds": self.seconds,
             "raised": self.raised,
         }
+
+
+def _widen(span: list[int], value: int) -> None:
+    if value < span[0]:
+        span[0] = value
+    elif value > span[1]:
+        span[1] = value
 
 
 @dataclass
@@ -116,31 +152,20 @@ class PassList:
             self.seconds += seen.seconds
             kind = (seen.source, seen.accumulates, seen.create_graph, seen.raised)
             if kind not in self._shapes and len(self._shapes) >= _MOST_LINES:
-                kind = (None, *kind[1:])
+                kind = (None, *kind[1:])  # all further lines are one
             shapes = self._shapes.setdefault(kind, {})
-            row = Row(
-                *kind,
-                seen.orders,
-                seen.number,
-                seen.number,
-                1,
-                0,
-                [seen.nodes] * 2,
-                [seen.held_bytes] * 2,
-                seen.seconds,
-            )
             shape = None if None in shapes else (seen.orders, seen.nodes)
-            known = shapes.get(shape)
-            if known is not None:
-                known.add(row)
+            row = shapes.get(shape)
+            if row is not None:
+                row.add(seen)
             elif len(shapes) < _MOST_SHAPES:
-                shapes[shape] = row
+                shapes[shape] = Row.of(seen, kind[0])
             else:
-                whole = row
-                for one in sorted(shapes.values(), key=lambda one: one.first):
-                    whole.add(one)
+                row = Row.of(seen, kind[0])
+                for one in shapes.values():
+                    row.absorb(one)
                 shapes.clear()
-                shapes[None] = whole
+                shapes[None] = row
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
