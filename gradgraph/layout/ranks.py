@@ -9,6 +9,10 @@ from gradgraph.layout.net import Net, topological
 __all__ = ["Ranks", "ranks_of"]
 
 
+_BLUR = 2  # rows
+_CLEAR = 8  # at least one in so many boxes has to say which way its part runs
+
+
 class Ranks:
     """`rank` counts rows from the top; `down` tells boxes whose arrows lead down the page."""
 
@@ -167,7 +171,9 @@ def _ordinary(net: Net, ranks: Ranks, part: list[int]) -> None:
         if rows:
             reach[box] = min(first for first, _ in rows), max(last for _, last in rows)
     # What hangs on one row alone goes on from there, in the same direction: the square of a gradient, an update.
-    private = [box for box in part if box in reach and reach[box][0] == reach[box][1]]
+    # Without creators, what stands in one row is known to a row or two.
+    spread = _BLUR if ranks.inferred else 0
+    private = [box for box in part if box in reach and reach[box][1] - reach[box][0] <= spread]
     consumed = [head for box in private for head in _consumed(net, ranks, box, inside)]
     upward = sum(-1 if ranks.down[head] else 1 for head in consumed) >= 0
     _flow(net, ranks, private, upward=upward)
@@ -225,7 +231,7 @@ def _runs_up(net: Net, ranks: Ranks, part: list[int], anchors: dict[int, list[in
         for head in net.succ[box]:
             if head in middle and box in middle:
                 vote += (middle[head] > middle[box]) - (middle[head] < middle[box])
-    if vote == 0:
+    if _CLEAR * abs(vote) < len(part):
         consumed = [head for box in part for head in anchors[box]]
         vote = sum(1 if ranks.down[head] else -1 for head in consumed)
     return vote <= 0
