@@ -375,8 +375,11 @@ def test_path_leads_either_way() -> None:
     assert boxes(gradgraph.path(graph, "LogBackward0", "x")) == boxes(view)
     with pytest.raises(InputError, match=r"no way leads from 'left' to 'right' .*; both reach x \(node \d+\)\."):
         gradgraph.path(graph, "left", "right")
+    both = gradgraph.trace(x.exp() * torch.ones(2, requires_grad=True).sin().sum())
+    with pytest.raises(InputError, match=r"nothing in common; both are reached from MulBackward0 \(node 0\)\."):
+        gradgraph.path(both, "x", "SumBackward0")
     first = add(other := AutogradGraph(), "A")
-    with pytest.raises(InputError, match=r"they reach nothing in common\."):
+    with pytest.raises(InputError, match=r"they reach nothing in common, and nothing reaches both\."):
         gradgraph.path(other, first, add(other, "B"))
 
 

@@ -89,10 +89,9 @@ def path(graph: nx.MultiDiGraph[int], a: int | str, b: int | str) -> View:
             view, box_of = _part(graph, shown)
             view.graph["path"] = [[box_of(key) for key in keys if key in shown] for keys in (starts, ends)]
             return view
-    both = from_first & from_second
     raise InputError(
         f"no way leads from {a!r} to {b!r} or back along the edges of this graph; "
-        + (f"both reach {_some(graph, both)}." if both else "they reach nothing in common.")
+        + _in_common(graph, from_first & from_second, first, second)
     )
 
 
@@ -196,8 +195,17 @@ def _span(graph: nx.MultiDiGraph[int]) -> str:
     return f"the keys {keys[0]} to {keys[-1]}" if keys[-1] - keys[0] + 1 == len(keys) else f"{len(keys)} others"
 
 
-def _some(graph: nx.MultiDiGraph[int], keys: set[int]) -> str:
-    """The nodes that are met first, leaves by name."""
-    first = [key for key in sorted(keys) if not any(one in keys for one in graph.predecessors(key))] or sorted(keys)
+def _in_common(graph: nx.MultiDiGraph[int], below: set[int], first: Sequence[int], second: Sequence[int]) -> str:
+    if below:
+        return f"both reach {_ends(graph, below, graph.predecessors)}."
+    above = _reached(first, graph.predecessors) & _reached(second, graph.predecessors)
+    if above:
+        return f"they reach nothing in common; both are reached from {_ends(graph, above, graph.successors)}."
+    return "they reach nothing in common, and nothing reaches both."
+
+
+def _ends(graph: nx.MultiDiGraph[int], keys: set[int], beyond: Callable[[int], Iterable[int]]) -> str:
+    """The nodes among `keys` that are met first: none of `keys` lies beyond them."""
+    first = [key for key in sorted(keys) if not any(one in keys for one in beyond(key))] or sorted(keys)
     names = [f"{graph.nodes[key].get('name') or graph.nodes[key].get('op') or key} (node {key})" for key in first[:5]]
     return ", ".join(names) + (f" and {len(first) - 5} more" if len(first) > 5 else "")

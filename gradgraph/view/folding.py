@@ -69,8 +69,8 @@ def fold(
         >>> for _ in range(1000):
         ...     y = torch.tanh(y * w)
         >>> view = gradgraph.fold(gradgraph.trace(y))
-        >>> view.clusters
-        {'2 ops: MulBackward0 … TanhBackward0': {'label': '2 ops: MulBackward0 … TanhBackward0 ×999', ...}}
+        >>> [cluster["label"] for cluster in view.clusters.values()]
+        ['2 ops: MulBackward0 … TanhBackward0 ×999']
     """
     names = [expand] if isinstance(expand, str) else list(expand)
     _check(by, depth, max_nodes)

@@ -86,4 +86,4 @@ class View(_Base):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:  # noqa: ARG002 - IPython's
         from gradgraph.notebook import mimebundle
 
-        return mimebundle(self)  # type: ignore[arg-type]
+        return mimebundle(self)
