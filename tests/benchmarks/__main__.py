@@ -1,7 +1,9 @@
 """Runs every benchmark and prints its table; `--write` puts the tables into docs/performance.md.
 
 pip install -c constraints.txt -e ".[test,bench]"
-python -m tests.benchmarks [--write] [trace] [memory] [batched] [startup]
+python -m tests.benchmarks [--write] [trace] [memory] [batched] [startup] [pictures] [lanes] [layout] [growth] [million]
+
+`million` takes minutes and many gigabytes, and runs only when it is named.
 """
 
 from __future__ import annotations
@@ -13,19 +15,25 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import batched, memory, startup, trace
+from tests.benchmarks import batched, layout, memory, pictures, startup, trace
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "trace": trace.table,
     "memory": memory.table,
     "batched": batched.table,
     "startup": startup.table,
+    "pictures": pictures.table,
+    "lanes": layout.table,
+    "layout": pictures.layout,
+    "growth": pictures.growth,
+    "million": pictures.million,
 }
+ON_REQUEST = {"million"}
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
 
 def main(arguments: list[str]) -> None:
-    names = [name for name in arguments if name != "--write"] or list(BENCHMARKS)
+    names = [name for name in arguments if name != "--write"] or [name for name in BENCHMARKS if name not in ON_REQUEST]
     page = PAGE.read_text() if "--write" in arguments else ""
     for name in names:
         table = BENCHMARKS[name]()

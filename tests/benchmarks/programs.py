@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["chain", "gpt2", "gpt2_double_backward", "mlp_loss"]
+__all__ = ["MODELS", "chain", "gpt2", "gpt2_double_backward", "loop", "mlp_loss", "plain_gpt2"]
+
+#: A model, and what is differentiated last.
+Built = tuple[nn.Module, Tensor]
 
 
 def chain(length: int) -> Tensor:
@@ -17,6 +22,15 @@ def chain(length: int) -> Tensor:
     for _ in range(length):
         y = y * w
     return y
+
+
+def loop(steps: int) -> Tensor:
+    """A scalar recurrence, two operations a step: h ← sin(h w)."""
+    w = torch.ones((), requires_grad=True)
+    h = w
+    for _ in range(steps):
+        h = (h * w).sin()
+    return h
 
 
 def gpt2() -> tuple[nn.Module, Tensor]:
@@ -44,3 +58,70 @@ def mlp_loss() -> tuple[nn.Module, Tensor]:
     model = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)).double()
     x, y = torch.randn(128, 20, dtype=torch.float64), torch.randn(128, 1, dtype=torch.float64)
     return model, nn.functional.mse_loss(model(x), y)
+
+
+def _example(name: str) -> Any:
+    return import_module(f"examples.{name}")
+
+
+def _gpt2() -> Built:
+    model, _, penalty = gpt2_double_backward()
+    return model, penalty
+
+
+def plain_gpt2(layers: int = 12) -> Built:
+    example = _example("gpt2")
+    model = example.make_model(layers=layers)
+    return model, example.squared_gradient_norm(example.loss_of(model), model)
+
+
+def _resnet50() -> Built:
+    example = _example("resnet50")
+    model = example.make_model()
+    loss, penalty = example.losses(model, *example.batch())
+    return model, loss + 0.01 * penalty
+
+
+def _vit() -> Built:
+    example = _example("vit")
+    model = example.make_model()
+    loss, penalty = example.double_backpropagation(model, *example.batch())
+    return model, loss + penalty
+
+
+def _lstm() -> Built:
+    example = _example("lstm")
+    model = example.make_model()
+    loss, penalty = example.losses(model, *example.batch())
+    return model, loss + 0.1 * penalty
+
+
+def _maml() -> Built:
+    example = _example("maml")
+    net = example.make_net()
+    return net, example.meta_loss(net)[0]
+
+
+def _wgan_gp() -> Built:
+    example = _example("wgan_gp")
+    generator, critic = example.make_nets()
+    return critic, example.critic_loss(generator, critic)[0]
+
+
+def _kdv_pinn() -> Built:
+    example = _example("kdv_pinn")
+    net = example.make_net()
+    return net, example.pinn_loss(net, example.points())
+
+
+#: Programs with a double backward, those of examples/ and the GPT-2 of transformers.
+MODELS: dict[str, Callable[[], Built]] = {
+    "WGAN-GP": _wgan_gp,
+    "KdV PINN, third derivatives": _kdv_pinn,
+    "MAML, 10 inner steps": _maml,
+    "ResNet-50": _resnet50,
+    "ViT, 12 blocks": _vit,
+    "GPT-2, 12 layers (examples/gpt2.py)": plain_gpt2,
+    "GPT-2, 12 layers (transformers)": _gpt2,
+    "LSTM, 200 steps": _lstm,
+}
