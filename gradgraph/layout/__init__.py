@@ -20,6 +20,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
+from gradgraph.layout.crossings import Crossings, make_room
 from gradgraph.layout.frames import frames_of, room_for
 from gradgraph.layout.given import given
 from gradgraph.layout.net import net_of
@@ -79,8 +80,11 @@ def _lanes(spots: Sequence[Spot], links: Sequence[Link], order0: Order0 | None) 
     room = room_for(net, ranks, strips, placed) if clustered else Room()
     if room.aside:
         placed = geometry(net, strips, planned.tracks, planned.kept, room)
+    crossings = Crossings(net, strips, planned.strip_of, placed, room.aside)
+    make_room(crossings, [ends for ends in net.ends if planned.strip_of[ends[0]] != planned.strip_of[ends[1]]])
     height = placed.height
-    routes = [tuple((x, height - y) for x, y in route) for route in draw(net, strips, planned, placed)]
+    drawn = draw(net, strips, planned, placed, crossings)
+    routes = [tuple((x, height - y) for x, y in route) for route in drawn]
     sides: dict[int, tuple[float, float]] = {}
     for strip, left, right in zip(strips, placed.left, placed.right, strict=True):
         before = sides.get(strip.lane, (left, right))

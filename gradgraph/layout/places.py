@@ -37,6 +37,7 @@ class Geometry:
     bottom: list[list[float]] = field(default_factory=list)
     left: list[float] = field(default_factory=list)  # of each strip
     right: list[float] = field(default_factory=list)
+    tracks: Sequence[Sequence[Track]] = ()
     height: float = 0.0
 
 
@@ -48,7 +49,7 @@ def geometry(
     room: Room,
 ) -> Geometry:
     """Place the boxes, with room for frames."""
-    placed = Geometry([0.0] * net.size, [0.0] * net.size)
+    placed = Geometry([0.0] * net.size, [0.0] * net.size, tracks=tracks)
     _across(net, strips, tracks, kept, placed, room.aside)
     _down(net, strips, placed, room)
     return placed

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gradgraph.layout.across import Kept, Track
+from gradgraph.layout.crossings import Crossings
 from gradgraph.layout.given import stretched
 from gradgraph.layout.net import Net
-from gradgraph.layout.places import ROW_GAP, Geometry
+from gradgraph.layout.pen import BEND, Pen
+from gradgraph.layout.places import Geometry
 from gradgraph.layout.spots import Point
 from gradgraph.layout.strips import Strip
 
@@ -20,8 +22,6 @@ __all__ = ["Plan", "cut", "draw", "plan"]
 
 
 _LONG = 40  # rows
-_BEND = 28.0  # height of an S, where there is room
-_WIDE = 6.0  # times as wide as high
 _LEVELS = (0.3, 0.7, 0.4, 0.6)
 _LEAD = 5.0  # points up to which a box may be lower than its row without a straight piece for it
 
@@ -106,10 +106,9 @@ def _share(net: Net, strip: Strip, links: list[int], via: list[Track | int | Non
     return tracks
 
 
-def draw(net: Net, strips: Sequence[Strip], planned: Plan, placed: Geometry) -> list[list[Point]]:
+def draw(net: Net, strips: Sequence[Strip], planned: Plan, placed: Geometry, crossings: Crossings) -> list[list[Point]]:
     """The Bezier points of every arrow, y down the page as in `placed`."""
     routes = []
-    edges = [_row_ends(strip, placed) for strip in strips]
     drawn: dict[int, list[Point]] = {}
     for strip, tops, bottoms, left in zip(strips, placed.top, placed.bottom, placed.left, strict=True):
         if strip.fixed is not None:
@@ -121,7 +120,7 @@ def draw(net: Net, strips: Sequence[Strip], planned: Plan, placed: Geometry) -> 
         elif tail == head:
             routes.append(_loop(net, placed, tail))
         elif number != planned.strip_of[head]:
-            routes.append(_between_strips(net, strips, planned, placed, edges, tail, head))
+            routes.append(crossings.way(tail, head))
         elif strips[number].row[tail] == strips[number].row[head]:
             routes.append(_beside(net, strips[number], placed, number, tail, head))
         elif strips[number].slot[head] >= 0 and net.host[head] == tail:
@@ -135,118 +134,11 @@ def _half(net: Net, box: int) -> tuple[float, float]:
     return net.spots[box].width / 2, net.spots[box].height / 2
 
 
-class _Pen:
-    """Builds a curve of straight and S-shaped pieces."""
-
-    def __init__(self, start: Point, level: float = 0.5) -> None:
-        self.points: list[Point] = [start]
-        self.level = level
-
-    def line(self, end: Point) -> None:
-        (x, y), (u, v) = self.points[-1], end
-        if abs(u - x) + abs(v - y) > 0.01:
-            self.points += [(x + (u - x) / 3, y + (v - y) / 3), (x + (u - x) * 2 / 3, y + (v - y) * 2 / 3), end]
-
-    def bend(self, end: Point) -> None:
-        """An S that leaves and arrives vertically; one that is very wide has a level piece in the middle."""
-        (x, y), (u, v) = self.points[-1], end
-        if abs(u - x) < 0.01:
-            self.line(end)
-        elif abs(u - x) < _WIDE * (v - y):
-            self.points += [(x, (y + v) / 2), (u, (y + v) / 2), end]
-        else:
-            level = y + (v - y) * self.level
-            turn = math.copysign(min(v - y, 14.0), u - x)
-            self.points += [(x, level), (x, level), (x + turn, level)]
-            self.line((u - turn, level))
-            self.points += [(u, level), (u, level), end]
-
-    def bend_soon(self, end: Point, limit: float) -> None:
-        """The same, the S at the beginning, above `limit`, and straight from there."""
-        (x, y), (u, v) = self.points[-1], end
-        if abs(u - x) > 0.01:
-            self.bend((u, min(v, limit, y + max(_BEND, abs(u - x) / 4))))
-        self.line(end)
-
-    def sway(self, end: Point) -> None:
-        """An S that leaves and arrives sideways."""
-        (x, y), (u, v) = self.points[-1], end
-        self.points += [((x + u) / 2, y), ((x + u) / 2, v), end]
-
-
 def _sideways(net: Net, placed: Geometry, tail: int, head: int) -> list[Point]:
     side = 1.0 if placed.x[head] > placed.x[tail] else -1.0
-    pen = _Pen((placed.x[tail] + side * _half(net, tail)[0], placed.y[tail]))
+    pen = Pen((placed.x[tail] + side * _half(net, tail)[0], placed.y[tail]))
     pen.sway((placed.x[head] - side * _half(net, head)[0], placed.y[head]))
     return pen.points
-
-
-def _row_ends(strip: Strip, placed: Geometry) -> list[tuple[int, int]]:
-    """The leftmost and the rightmost box of each row."""
-    return [(min(row, key=lambda b: placed.x[b]), max(row, key=lambda b: placed.x[b])) for row in strip.rows]
-
-
-def _between_strips(
-    net: Net,
-    strips: Sequence[Strip],
-    planned: Plan,
-    placed: Geometry,
-    edges: Sequence[Sequence[tuple[int, int]]],
-    tail: int,
-    head: int,
-) -> list[Point]:
-    """Sideways: along the rows of either strip, where need be between two rows, and by S-curves between strips."""
-    one, other = planned.strip_of[tail], planned.strip_of[head]
-    right = other > one
-    side = 1.0 if right else -1.0
-
-    def near_edge(number: int, *, leaving: bool) -> float:
-        return placed.right[number] if leaving == right else placed.left[number]
-
-    end: list[Point]
-    pen = _Pen((0.0, 0.0))
-    row = strips[one].row[tail]
-    if edges[one][row][1 if right else 0] == tail:
-        pen.points = [(placed.x[tail] + side * _half(net, tail)[0], placed.y[tail])]
-    else:
-        pen.points = _corner(net, placed, one, row, tail, side, low=placed.y[head] >= placed.y[tail])
-    y = pen.points[-1][1]
-    pen.line((near_edge(one, leaving=True), y))
-    for number in range(one + 1, other) if right else range(one - 1, other, -1):
-        y = _gap(placed, number, y)
-        pen.sway((near_edge(number, leaving=False), y))
-        pen.line((near_edge(number, leaving=True), y))
-    row = strips[other].row[head]
-    if edges[other][row][0 if right else 1] == head:
-        end = [(placed.x[head] - side * _half(net, head)[0], placed.y[head])]
-    else:
-        end = _corner(net, placed, other, row, head, -side, low=y > placed.y[head])
-    pen.sway((near_edge(other, leaving=False), end[-1][1]))
-    pen.line(end[-1])
-    return pen.points + end[-2::-1]
-
-
-def _corner(net: Net, placed: Geometry, number: int, row: int, box: int, side: float, *, low: bool) -> list[Point]:
-    """From the lower or upper border of a box into the gap between rows, turned to the side."""
-    x = placed.x[box] + side * _half(net, box)[0] / 2
-    if low:
-        y, rim, gap = placed.y[box] + _half(net, box)[1], placed.bottom[number][row], ROW_GAP / 2
-    else:
-        y, rim, gap = placed.y[box] - _half(net, box)[1], placed.top[number][row], -ROW_GAP / 2
-    pen = _Pen((x, y))
-    pen.line((x, rim))
-    pen.points += [(x, rim + gap), (x, rim + gap), (x + side * ROW_GAP / 2, rim + gap)]
-    return pen.points
-
-
-def _gap(placed: Geometry, number: int, y: float) -> float:
-    """The height nearest to `y` at which a strip can be crossed."""
-    tops, bottoms = placed.top[number], placed.bottom[number]
-    row = bisect_right(tops, y + 3) - 1
-    if row < 0 or y > bottoms[row] + 3:
-        return y
-    high, low = tops[row] - ROW_GAP / 2, bottoms[row] + ROW_GAP / 2
-    return high if y - high < low - y else low
 
 
 def _beside(net: Net, strip: Strip, placed: Geometry, number: int, tail: int, head: int) -> list[Point]:
@@ -256,7 +148,7 @@ def _beside(net: Net, strip: Strip, placed: Geometry, number: int, tail: int, he
     if not any(low < placed.x[box] < high for box in row if box not in (tail, head)):
         return _sideways(net, placed, tail, head)
     y = placed.bottom[number][strip.row[tail]] + 9
-    pen = _Pen((placed.x[tail], placed.y[tail] + _half(net, tail)[1]))
+    pen = Pen((placed.x[tail], placed.y[tail] + _half(net, tail)[1]))
     middle = (placed.x[tail] + placed.x[head]) / 2
     pen.points += [(placed.x[tail], y), (placed.x[tail], y), (middle, y)]
     pen.points += [(placed.x[head], y), (placed.x[head], y), (placed.x[head], placed.y[head] + _half(net, head)[1])]
@@ -270,13 +162,13 @@ def _vertical(
     first, last = strip.row[upper], strip.row[lower]
     tops, bottoms = placed.top[number], placed.bottom[number]
     # Wide turns of different boxes between two rows: above and below the middle, which is for those between lanes.
-    pen = _Pen((placed.x[upper], placed.y[upper] + _half(net, upper)[1]), _LEVELS[lower % len(_LEVELS)])
+    pen = Pen((placed.x[upper], placed.y[upper] + _half(net, upper)[1]), _LEVELS[lower % len(_LEVELS)])
     end = (placed.x[lower], placed.y[lower] - _half(net, lower)[1])
     if bottoms[first] - pen.points[0][1] > _LEAD:
         pen.line((placed.x[upper], bottoms[first]))
     if via is not None:
         x = via.x if isinstance(via, Track) else placed.x[via]
-        pen.bend_soon((x, max(bottoms[last - 1], tops[last] - _BEND)), tops[first + 1])
+        pen.bend_soon((x, max(bottoms[last - 1], tops[last] - BEND)), tops[first + 1])
     arrive = (placed.x[lower], tops[last]) if end[1] - tops[last] > _LEAD else end
     if via is None:
         pen.bend_soon(arrive, tops[last])
