@@ -40,9 +40,9 @@ def outline(
     """The shape of a box without its text."""
     fill, border, width = _colours(box, measure, theme)
     if box.category == "folded":
-        step = STACK_PT / 2
+        step = min(STACK_PT / 2, (bottom - top) / 8)
         card = theme.card(fill)
-        front = (right - STACK_PT, bottom - STACK_PT)
+        front = (right - 2 * step, bottom - 2 * step)
         corner, dash = (0.5, "4,2.5" if box.copy else "") if box.leaf else (_CORNER, "")
         return [
             rounded(left + 2 * step, top + 2 * step, right, bottom, corner, card, border, 0.8),

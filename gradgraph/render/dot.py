@@ -131,7 +131,9 @@ def _box(box: Box, measure: Measure | None, theme: Theme) -> dict[str, str]:
         lines[0] += f"  ×{box.times:,}"
     label = "\\n".join(quoted(line)[1:-1] for line in lines)
     attributes = {"id": quoted(box.key), "label": f'"{label}"'}
-    attributes |= {"width": inches(box.width), "height": inches(box.height)}
+    # A second outline stands 4 points outside of the first.
+    spare = 8.0 if box.category == "folded" else 0.0
+    attributes |= {"width": inches(box.width - spare), "height": inches(box.height - spare)}
     if box.full is not None:
         attributes["tooltip"] = quoted(box.full).replace("\n", "\\n")
     return attributes | box_look(box, measure, theme)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from gradgraph.render.dot_looks import arrow_attributes, box_look, inches, listed, quoted
 from gradgraph.render.font import FONT_FAMILY_BOLD, text_width
-from gradgraph.render.legend import KINDS
+from gradgraph.render.legend import KINDS, examples
 from gradgraph.render.lines import format_number, printable
 from gradgraph.render.measures import Measure
 from gradgraph.render.picture import DETAIL_PT, Arrow, Box, Picture
@@ -25,9 +25,10 @@ def legend(picture: Picture, theme: Theme) -> Iterator[str]:
     """A strip above the graph: the title, and one example of each thing that occurs."""
     entries = [*_legend_boxes(picture, theme), *_legend_arrows(picture, theme)]
     scale = [] if picture.measure is None else [*_legend_scale(picture.measure, theme)]
-    if not entries and picture.title is None:
+    if not entries and picture.title is None and not picture.captions:
         return
-    title = quoted(printable(picture.title or ""))
+    said = [*([] if picture.title is None else [picture.title]), *picture.captions]
+    title = quoted("\n".join(map(printable, said))).replace("\n", "\\n")
     yield "  subgraph cluster_legend {"
     yield (
         f'    graph [label={title}, fontname={quoted(FONT_FAMILY_BOLD)}, fontsize=13, fontcolor="{theme.text}", '
@@ -63,25 +64,17 @@ _Entry = tuple[str, str, float, list[str]]
 
 
 def _legend_boxes(picture: Picture, theme: Theme) -> Iterator[_Entry]:
-    examples: dict[str, Box] = {}
-    for box in picture.boxes:
-        kind = "copy" if box.copy else box.category
-        if kind in KINDS:
-            examples.setdefault(KINDS[kind], box)
-        if kind in ("op", "custom", "folded"):
-            examples.setdefault(f"order {box.order}" if box.order < 4 else "order 4 and above", box)
-    places = list(KINDS.values())
-    order_first = sorted(
-        examples.items(), key=lambda item: (places.index(item[0]) if item[0] in places else -1, item[0])
-    )
-    for index, (text, box) in enumerate(order_first):
-        width = text_width(text, DETAIL_PT) + (
-            44 if box.category == "blocked" else 20 if box.category in ("custom", "opaque") else 14
-        )
-        category = "op" if text.startswith("order") else box.category
-        shown = Box("", (), category, box.order, width, 0, copy=box.copy, alert=category == "blocked")
-        look = box_look(shown, picture.measure, theme) | {"label": quoted(text), "width": inches(width)}
-        if text.startswith("order"):
+    orders, kinds = examples(picture)
+    shown = [("order", f"order {order}" if order < 4 else "order 4 and above", box) for order, box in orders.items()]
+    shown += [(kind, KINDS[kind], box) for kind, box in kinds.items()]
+    for index, (kind, text, box) in enumerate(shown):
+        extra = 44 if kind == "blocked" else 20 if kind in ("custom", "opaque") else 14
+        width = text_width(text, DETAIL_PT) + extra
+        category = "op" if kind == "order" else "leaf" if kind in ("leaf", "copy") else kind
+        leaf = category in ("leaf", "folded") and box.leaf
+        one = Box("", (), category, box.order, width, 0, copy=box.copy, alert=kind == "blocked", leaf=leaf)
+        look = box_look(one, picture.measure, theme) | {"label": quoted(text), "width": inches(width)}
+        if kind == "order":
             look["fontcolor"] = f'"{theme.text}"'
         yield f"key{index}", f"key{index}", width, [f"key{index}{listed(look)}"]
 

@@ -39,9 +39,11 @@ def box_look(box: Box, measure: Measure | None, theme: Theme) -> dict[str, str]:
     """Shape and colours."""
     fill, border = theme.order(box.order)
     look = {}
-    if box.category in ("leaf", "root", "opaque", "blocked", "custom"):
-        look = {"shape": _SHAPES[box.category], "style": "filled"}
-    if box.category == "leaf":
+    if box.leaf or box.category in ("leaf", "root", "opaque", "blocked", "custom"):
+        look = {"shape": _SHAPES.get(box.category, "box"), "style": "filled"}
+    if box.category == "folded":
+        look |= {"peripheries": "2"}
+    if box.leaf or box.category == "leaf":
         fill, border = theme.leaf
         look |= {"style": '"filled,dashed"'} if box.copy else {"penwidth": "1.5"}
     elif box.category == "root":
@@ -51,8 +53,6 @@ def box_look(box: Box, measure: Measure | None, theme: Theme) -> dict[str, str]:
         fill, border = theme.opaque
     elif box.category == "custom":
         look |= {"penwidth": "1.5"}
-    elif box.category == "folded":
-        look |= {"peripheries": "2"}
     if measure is not None and box.category != "root":
         fill = theme.background if box.measure is None else shade(box.measure, measure, theme)
     if box.alert:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradgraph.render.lines import Line, Role, Show, format_bytes, format_number, outputs_line
+from gradgraph.render.lines import LONGEST, Line, Role, Show, format_bytes, format_number, outputs_line
 
 __all__ = ["folded_lines", "short_op"]
 
@@ -71,20 +71,22 @@ def _size(data: Mapping[str, Any], alike: bool) -> str:
 
 
 def _ops(ops: Mapping[str, int]) -> str:
-    """The most frequent operations, as many as a line holds."""
+    """The most frequent operations, as many as a line holds, and the leaves."""
     shown = [(short_op(op), count) for op, count in ops.items() if op != "AccumulateGrad"]
     leaves = ops.get("AccumulateGrad", 0)
-    texts = [f"{count:,} {op}" if count > 1 else op for op, count in shown[:_MOST_OPS]]
-    if leaves:
-        texts.append(f"{leaves:,} {'leaf' if leaves == 1 else 'leaves'}")
-    more = " …" if len(shown) > _MOST_OPS else ""
-    return ", ".join(texts) + more
+    last = [f"{leaves:,} {'leaf' if leaves == 1 else 'leaves'}"] if leaves else []
+    for most in range(min(_MOST_OPS, len(shown)), -1, -1):
+        texts = [f"{count:,} {op}" if count > 1 else op for op, count in shown[:most]]
+        line = ", ".join(texts + last) + (" …" if most < len(shown) else "")
+        if len(line) <= LONGEST:
+            return line
+    return ""
 
 
 def _gradients(found: Mapping[str, Any] | None) -> Iterator[Line]:
     if not found:
         return
-    bad = [f"{found[kind]:,} with {words}" for kind, words in (("nan", "NaN"), ("inf", "inf")) if found.get(kind)]
+    bad = [f"{found[kind]:,} {words}" for kind, words in (("nan", "NaN"), ("inf", "inf")) if found.get(kind)]
     if bad:
         yield Line(f"gradients: {', '.join(bad)}", "alert")
     low, high = found.get("low"), found.get("high")

@@ -14,7 +14,7 @@ from gradgraph.render.picture import DETAIL_PT, Arrow, Box, Picture, badge_width
 from gradgraph.render.shapes import rectangle, text
 from gradgraph.render.theme import Theme
 
-__all__ = ["KINDS", "Heading", "heading"]
+__all__ = ["KINDS", "Heading", "examples", "heading"]
 
 TITLE_PT = 13.0
 _ROW = 18.0
@@ -120,31 +120,36 @@ def _row_width(row: list[_Entry]) -> float:
     return sum(entry.whole for entry in row) + _GAP * max(len(row) - 1, 0)
 
 
-def _kinds(picture: Picture, *, lanes: bool) -> Iterator[_Entry]:
-    examples: dict[str, Box] = {}
+def examples(picture: Picture) -> tuple[dict[int, Box], dict[str, Box]]:
+    """A box of each order, those of 4 and above as one, and one of each kind of `KINDS` that occurs, in its order."""
     orders: dict[int, Box] = {}
+    kinds: dict[str, Box] = {}
     for box in picture.boxes:
         if box.leaf or box.category == "leaf":
-            examples.setdefault("copy" if box.copy else "leaf", box)
-        if box.category != "leaf":
-            examples.setdefault(box.category, box)
-        if box.category in ("op", "custom", "folded") and not box.leaf:
-            orders.setdefault(min(box.order, 4), box)
-            if examples.get("folded", box).leaf:
-                examples["folded"] = box
+            kinds.setdefault("copy" if box.copy else "leaf", box)
+        else:
+            kinds.setdefault(box.category, box)
+            if box.category in ("op", "custom", "folded"):
+                orders.setdefault(min(box.order, 4), box)
+    folded_leaf = next((box for box in picture.boxes if box.category == "folded"), None)
+    if folded_leaf is not None:
+        kinds.setdefault("folded", folded_leaf)
+    return dict(sorted(orders.items())), {kind: kinds[kind] for kind in KINDS if kind in kinds}
+
+
+def _kinds(picture: Picture, *, lanes: bool) -> Iterator[_Entry]:
+    orders, kinds = examples(picture)
     if not lanes and picture.measure is None:
-        for order, box in sorted(orders.items()):
+        for order, box in orders.items():
             words = f"order {order}" if order < 4 else "order 4 and above"
             yield _Entry("order", words, _SWATCH[0], _example(box, "op"))
-    for kind, words in KINDS.items():
-        if kind in examples:
-            example = _example(examples[kind], "leaf" if kind in ("leaf", "copy") else kind)
-            yield _Entry(kind, words, _SWATCH[0], example)
+    for kind, box in kinds.items():
+        example = _example(box, "leaf" if kind in ("leaf", "copy") else kind)
+        yield _Entry(kind, KINDS[kind], _SWATCH[0], example)
     times = max((box.times for box in picture.boxes), default=1)
     if times > 1:
-        yield _Entry(
-            "badge", "that many times the same", badge_width(times), Box("", (), "badge", 0, 0, 0, times=times)
-        )
+        badge = Box("", (), "badge", 0, 0, 0, times=times)
+        yield _Entry("badge", "that many times the same", badge_width(times), badge)
 
 
 def _example(box: Box, category: str) -> Box:
@@ -161,8 +166,7 @@ def _arrows(picture: Picture) -> Iterator[_Entry]:
     labelled = [arrow for arrow in picture.arrows if not arrow.plain]
     count = max((arrow.count for arrow in labelled), default=1)
     if count > 1:
-        role = next(arrow.role for arrow in labelled if arrow.count == count)
-        yield _Entry("arrow", f"×{count:,}: that many edges", 30.0, arrow=Arrow("", "", role, count=count))
+        yield _Entry("arrow", f"×{count:,}: that many edges", 30.0, arrow=Arrow("", "", count=count))
 
 
 def _drawn(entry: _Entry, x: float, middle: float, theme: Theme) -> Iterator[str]:

@@ -19,6 +19,7 @@ _LINE_PT = 9.5
 _CLEAR = 2.5  # between a label and its line
 _CELL = 64.0  # of the grids in which neighbours are looked up
 _FINE = 3.0
+_BOX_MATTERS = 4.0  # how much worse a label is on a box than on a line
 _MOST_SIBLINGS = 12  # arrows from one box that are compared with each other
 _SEEN = 90.0  # how far from its tail a line is kept clear of labels
 _TRIES = ((0.0, 1), (0.0, -1), (7.0, 1), (7.0, -1), (15.0, 1), (15.0, -1), (26.0, 1), (26.0, -1), (40.0, 1))
@@ -48,7 +49,7 @@ class _Crowd:
             for x0, y0, x1, y1 in self._rectangles.get(cell, ()):
                 width, height = min(right, x1) - max(left, x0), min(bottom, y1) - max(top, y0)
                 if width > 0 and height > 0:
-                    whole += width * height
+                    whole += _BOX_MATTERS * width * height
         return whole + _FINE**2 * sum(cell in self._lines for cell in _cells(place, _FINE))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 __all__ = [
+    "LONGEST",
     "Line",
     "Role",
     "Show",
@@ -22,7 +23,7 @@ __all__ = [
     "shorten",
 ]
 
-_LONGEST = 34  # characters of one line; about 170 pt
+LONGEST = 34  # characters of one line; about 170 pt
 _FOLDER = re.compile(r"[/\\]")
 _MOST_ENTRIES = 6  # of a list that a box spells out
 
@@ -73,7 +74,7 @@ def alerting(lines: Sequence[Line]) -> bool:
     return any(line.role == "alert" for line in lines)
 
 
-def shorten(text: str, most: int = _LONGEST) -> str:
+def shorten(text: str, most: int = LONGEST) -> str:
     """`text` on one line, its middle cut where it is longer than `most` characters: both ends of a path tell most.
 
     >>> shorten("transformer.h.0.attn.c_attn.weight", 20)
@@ -137,7 +138,7 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     if data.get("module") and data.get("kind") != "leaf":
         call = f" #{data['module_call']}" if data["module"] in show.called_again else ""
         where = f"{data['module']}{call}"
-        yield Line(f"module {where}" if len(where) <= _LONGEST - 7 else where)
+        yield Line(f"module {where}" if len(where) <= LONGEST - 7 else where)
     if data.get("source"):
         # The file's own name and the function tell more than the path, which is in the tooltip.
         source = str(data["source"])

@@ -36,7 +36,7 @@ class Measure:
     def ticks(self) -> list[tuple[float, str]]:
         """Places, 0 to 1, and their values in words: the bounds and what lies half-way."""
         if self.high <= self.low:
-            return [(0.5, self._words(self.high))]
+            return [(self.place(self.high), self._words(self.high))]
         middle = math.sqrt(self.low) * math.sqrt(self.high) if self.scale == "log" else (self.low + self.high) / 2
         return [(place, self._words(value)) for place, value in ((0.0, self.low), (0.5, middle), (1.0, self.high))]
 

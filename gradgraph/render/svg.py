@@ -38,10 +38,12 @@ def svg_of(picture: Picture, placed: Placed, theme: Theme) -> str:
     wide = max(placed.width, head.width)
     left = _MARGIN + ((wide - placed.width) / 2 if centred else 0.0)
     top = _MARGIN + head.height + (_BELOW_HEADING if head.parts else 0.0)
-    width, height = wide + 2 * _MARGIN, top + placed.height + _MARGIN
+    # A single lane has no name, and needs no room for it.
+    spare = 0.0 if lanes else _spare(picture, placed)
+    width, height = wide + 2 * _MARGIN, top + placed.height - spare + _MARGIN
 
     def at(point: Place) -> Place:
-        return left + point[0], top + placed.height - point[1]
+        return left + point[0], top + placed.height - spare - point[1]
 
     parts = [
         f'<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n<svg width="{width:.0f}pt" height="{height:.0f}pt" '
@@ -72,6 +74,14 @@ def svg_of(picture: Picture, placed: Placed, theme: Theme) -> str:
     if not picture.boxes:
         parts.append(text("an empty graph", width / 2, height / 2, 10, theme.quiet))
     return "\n".join([*parts, "</g>\n</svg>\n"])
+
+
+def _spare(picture: Picture, placed: Placed) -> float:
+    """The empty height above all that is drawn."""
+    tops = [placed.centres[box.key][1] + box.height / 2 for box in picture.boxes]
+    tops += [frame.top for frame in placed.frames]
+    tops += [y for route in placed.routes for _, y in route]
+    return max(placed.height - max(tops) - 2, 0.0) if tops else 0.0
 
 
 def _lane(lane: Lane, highest: int, at: Callable[[Place], Place], height: float, theme: Theme) -> str:

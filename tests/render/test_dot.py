@@ -11,14 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradgraph import AutogradGraph
-from gradgraph.errors import InputError
 from gradgraph.render.compose import picture_of
 from gradgraph.render.dot import dot_of, quoted
 from gradgraph.render.engines import layout_embedded, layout_installed
 from gradgraph.render.image import clean_svg
 from gradgraph.render.lines import Line, Show
 from gradgraph.render.picture import Arrow, Picture, box
-from gradgraph.render.theme import DARK, LIGHT, Theme, theme_called
+from gradgraph.render.theme import DARK, LIGHT, Theme
 from tests.render.graphs import GALLERY, chain, compare, sample
 
 ENGINES = {
@@ -131,41 +130,3 @@ def test_an_empty_graph_says_so() -> None:
     dot = dot_of(picture_of(AutogradGraph(), Show()), LIGHT)
     assert 'label="an empty graph"' in dot
     assert "cluster_legend" not in dot
-
-
-def luminance(color: str) -> float:
-    """Relative luminance, WCAG 2.2."""
-    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_everything_is_readable(theme: Theme) -> None:
-    fills = [fill for fill, _ in (*theme.orders, theme.leaf, theme.opaque)]
-    for fill in (*fills, *theme.sequence, *theme.diverging, theme.background, theme.alert_fill):
-        assert contrast(theme.text, fill) >= 4.5
-        assert contrast(theme.note, fill) >= 4.5
-        assert contrast(theme.quiet, fill) >= 4.5
-    assert contrast(theme.alert, theme.alert_fill) >= 4.5
-    assert contrast(theme.root[1], theme.root[0]) >= 4.5
-    for edge in (theme.gradient, theme.curvature, *(border for _, border in theme.orders)):
-        assert contrast(edge, theme.background) >= 3.0
-
-
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_orders_step_away_from_the_background_in_grey(theme: Theme) -> None:
-    steps = [contrast(fill, theme.background) for fill, _ in theme.orders]
-    assert steps == sorted(steps)
-    assert len(set(steps)) == len(steps)
-
-
-def test_themes_by_name() -> None:
-    assert theme_called("dark") is DARK
-    with pytest.raises(InputError, match="theme='sepia' is not known: expected 'light' or 'dark'"):
-        theme_called("sepia")
