@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from gradgraph.recording.log import ACCUMULATION, PYTHON, Log
+from gradgraph.recording.log import ACCUMULATION, PYTHON
 from gradgraph.recording.timeline import NOBODY, Timeline
 from gradgraph.walk import Walk
 
@@ -28,7 +28,7 @@ class CreatorHooks:
     """Hooks on every node of `walk`, until `remove`.
 
     Args:
-        log: gives the nodes their identities.
+        identities: a number for each node, by key; None where there is none.
         creators: where their owners are written.
         walk: the graph to be differentiated.
         roots: where the pass starts.
@@ -40,7 +40,7 @@ class CreatorHooks:
 
     def __init__(
         self,
-        log: Log,
+        identities: Sequence[int | None],
         creators: Timeline,
         walk: Walk,
         roots: Sequence[GradientEdge],
@@ -49,34 +49,28 @@ class CreatorHooks:
         *,
         sure: bool,
     ) -> None:
-        self._mark = creators.mark
+        self._creators = creators
         # Of a pass within another one: the node whose backward runs it.
         self._outer = creators.owners[-1] if len(creators) else NOBODY
         self._walk = walk
-        self._identities: list[int | None] = [log.identity(node) for node in walk.nodes]
+        self._identities = identities
         self._executed = _executed(walk, inputs)
-        # How many gradients arrive at each output of a node; two or more are added.
-        arrivals = Counter(zip(walk.target, walk.output_nr, strict=True))
-        arrivals.update((walk.key_of[root.node], root.output_nr) for root in roots)
-        shared = {place for place, count in arrivals.items() if count > 1}
-        adding = (
-            {u for u, v, nr in zip(walk.source, walk.target, walk.output_nr, strict=True) if (v, nr) in shared}
-            if shared
-            else set()
-        )
+        # Outputs of nodes at which several gradients arrive, which are added.
+        self._shared = _shared(walk, roots)
+        pairs = zip(walk.source, walk.target, walk.output_nr, strict=True)
+        adding = {u for u, v, nr in pairs if (v, nr) in self._shared} if self._shared else set()
         # Whether what has arrived so far requires a gradient, of the places where something has.
         self._arrived: dict[tuple[int, int], bool] = {}
-        self._shared = shared
         self._handles: list[Any] = []
         self._begin(roots, grad_outputs)
         for key, node in enumerate(walk.nodes):
-            owner = self._identities[key]
+            owner = identities[key]
             if owner is None or (self._executed is not None and key not in self._executed):
                 continue
             python = isinstance(node, torch._C._FunctionBase)
-            self._handles.append(node.register_prehook(self._before(owner | PYTHON if python else owner)))
+            self._handles.append(node.register_prehook(_begins(creators, owner | PYTHON if python else owner)))
             if sure or python or key in adding:
-                self._handles.append(node.register_hook(self._after(key)))
+                self._handles.append(node.register_hook(self._ends(key)))
 
     def remove(self) -> None:
         """Take the hooks off; what runs from now on belongs to whoever ran the pass."""
@@ -84,6 +78,11 @@ class CreatorHooks:
             handle.remove()
         self._handles.clear()
         self._mark(_sequence_nr(), self._outer)
+        self._creators.trim()
+
+    def _mark(self, number: int, owner: int) -> None:
+        self._creators.starts.append(number)
+        self._creators.owners.append(owner)
 
     def _begin(self, roots: Sequence[GradientEdge], grad_outputs: Sequence[Tensor | None]) -> None:
         first = _sequence_nr()
@@ -93,15 +92,7 @@ class CreatorHooks:
             if place in self._shared and self._arrives(place, gradient is not None and gradient.requires_grad):
                 first = self._added(first, place)
 
-    def _before(self, owner: int) -> Callable[[Any], None]:
-        mark = self._mark
-
-        def begins(grad_outputs: Any) -> None:  # noqa: ARG001 - torch's signature
-            mark(_sequence_nr(), owner)
-
-        return begins
-
-    def _after(self, key: int) -> Callable[[Any, Any], None]:
+    def _ends(self, key: int) -> Callable[[Any, Any], None]:
         def ends(grad_inputs: Sequence[Tensor | None], grad_outputs: Any) -> None:  # noqa: ARG001
             number = _sequence_nr()
             self._mark(number, NOBODY)
@@ -131,6 +122,24 @@ class CreatorHooks:
             self._mark(number, owner | ACCUMULATION)
         self._mark(number + 1, NOBODY)
         return number + 1
+
+
+def _begins(creators: Timeline, owner: int) -> Callable[[Any], None]:
+    # Called for each node of each pass: no more than two appends.
+    mark, own = creators.starts.append, creators.owners.append
+
+    def begins(grad_outputs: Any) -> None:  # noqa: ARG001 - torch's signature
+        mark(_sequence_nr())
+        own(owner)
+
+    return begins
+
+
+def _shared(walk: Walk, roots: Sequence[GradientEdge]) -> set[tuple[int, int]]:
+    """Key and number of the outputs that several edges, or roots, lead to."""
+    arrivals = Counter(zip(walk.target, walk.output_nr, strict=True))
+    arrivals.update((walk.key_of[root.node], root.output_nr) for root in roots)
+    return {place for place, count in arrivals.items() if count > 1}
 
 
 def _executed(walk: Walk, inputs: Sequence[Tensor | GradientEdge]) -> set[int] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
@@ -95,6 +96,10 @@ class NodeRecord:
     order: int = 0  # what the pass proves; 0 proves nothing
 
 
+def _nothing() -> None:
+    """Nothing waits."""
+
+
 @dataclass(eq=False)
 class ThreadLog:
     """The timelines of one thread. `token` is 0 for the thread that began the recording."""
@@ -105,6 +110,7 @@ class ThreadLog:
     creators: Timeline = field(default_factory=Timeline)  # identity, and ACCUMULATION or PYTHON
     passes: Timeline = field(default_factory=Timeline)
     spans: list[list[int]] = field(default_factory=list)  # first and last number while the recording was on
+    look_up: Callable[[], None] = _nothing  # brings `lines` up to date
 
     def begin(self) -> None:
         """The recording is on in this thread from now."""
@@ -172,8 +178,30 @@ class Log:
             self._leaves.append(TensorWeakRef(variable))
         return _LEAF << NUMBER_BITS | index
 
+    def look_up(self) -> None:
+        """Bring the lines of all threads up to date."""
+        for thread in list(self.threads.values()):
+            thread.look_up()
+
+    def orders_of(self, identities: Sequence[int | None]) -> dict[int, int]:
+        """The orders above 0 that recorded passes prove for nodes of these identities, by position."""
+        proven: dict[int, int] = {}
+        oldest = min((one for one in identities if one is not None), default=0)
+        if len(self.threads) == 1 and (not len(self.home.passes) or oldest >= self.home.passes.starts[-1]):
+            return proven  # all of them were made after the last such pass
+        for position, identity in enumerate(identities):
+            thread = None if identity is None else self.threads.get(identity >> NUMBER_BITS)
+            if thread is not None and identity is not None:
+                made_by = thread.passes.owner_of(identity & _NUMBER)
+                if made_by != NOBODY:
+                    proven[position] = made_by >> NUMBER_BITS
+        return proven
+
     def record_of(self, node: Node) -> NodeRecord | None:
-        """What is known of `node`; None if it was made while the recording was off, or is a leaf."""
+        """What is known of `node`; None if it was made while the recording was off, or is a leaf.
+
+        Of what has run since, the lines are not known before `look_up`.
+        """
         number = node._sequence_nr()
         token = self.token_of(node)
         thread = self.threads.get(token)

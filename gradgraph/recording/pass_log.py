@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.autograd.graph import GradientEdge
 from gradgraph.orders import orders_of
 from gradgraph.passes import Pass
 from gradgraph.recording.creators import CreatorHooks
-from gradgraph.recording.log import INSIDE, NUMBER_BITS, Log, PassRecord, ThreadLog
+from gradgraph.recording.log import INSIDE, NUMBER_BITS, Log, PassRecord
 from gradgraph.recording.sources import Lines
 from gradgraph.walk import Walk, made_within
 
@@ -61,10 +60,12 @@ class _Running:
         self._pass = pass_
         self._mode = mode
         self._line = line
-        self._thread: ThreadLog = log.here()
+        self._thread = log.here()
         self._order = 0
-        self._walk = Walk()
-        self._undo = ExitStack()
+        self._walk: Walk | None = None
+        self._hooks: CreatorHooks | None = None
+        self._multithreading = torch._C._is_multithreading_enabled()
+        self._was_inside = 0
         self._first = _sequence_nr()
         self._started = time.perf_counter()
 
@@ -74,21 +75,23 @@ class _Running:
             with torch._C.DisableTorchFunction():
                 self._hook()
             # So one thread's counter numbers all nodes, a device's too. What the pass computes is the same.
-            self._undo.callback(torch._C._set_multithreading_enabled, torch._C._is_multithreading_enabled())
             torch._C._set_multithreading_enabled(False)
         if self._mode is not None:
             # Whoever handles `backward` has taken the mode off the stack, but the user's hooks run in here.
-            self._undo.callback(setattr, self._mode, "inside", self._mode.inside)
-            self._mode.inside = INSIDE
-            self._undo.callback(self._mode.remove)
+            self._was_inside, self._mode.inside = self._mode.inside, INSIDE
             self._mode.put()
         self._first = _sequence_nr()
         self._started = time.perf_counter()
 
     def end(self) -> None:
-        """The engine has run."""
+        """The engine has run, or `begin` has raised."""
         seconds = time.perf_counter() - self._started
-        self._undo.close()
+        if self._mode is not None and self._mode.inside and not self._was_inside:
+            self._mode.remove()
+            self._mode.inside = 0
+        torch._C._set_multithreading_enabled(self._multithreading)
+        if self._hooks is not None:
+            self._hooks.remove()
         pass_ = self._pass
         last = self._first if pass_.last is None else pass_.last
         made = last - self._first if pass_.create_graph else 0
@@ -109,24 +112,23 @@ class _Running:
             )
 
     def _hook(self) -> None:
-        pass_, log, walk = self._pass, self._log, self._walk
+        pass_, log = self._pass, self._log
         edges = [_edge(root) for root in pass_.roots]
         roots = [edge for edge in edges if edge is not None]
+        walk = self._walk = Walk()
         walk.follow(roots)
-        proven: dict[int, int] = {}
-        if any(len(thread.passes) for thread in log.threads.values()):
-            records = {key: log.record_of(node) for key, node in enumerate(walk.nodes)}
-            proven = {key: record.order for key, record in records.items() if record is not None and record.order}
-        self._order = 1 + max(orders_of(walk, [], proven).values(), default=0)
+        identities = [log.identity(node) for node in walk.nodes]
+        self._order = 1 + max(orders_of(walk, [], log.orders_of(identities)).values(), default=0)
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return  # of torch.func's own passes, whose nodes are made on several levels at once, no creator is known
         gradients = [one for one, edge in zip(pass_.grad_outputs, edges, strict=True) if edge is not None]
-        hooks = CreatorHooks(log, self._thread.creators, walk, roots, gradients, pass_.inputs, sure=self._mode is None)
-        self._undo.callback(hooks.remove)
+        self._hooks = CreatorHooks(
+            identities, self._thread.creators, walk, roots, gradients, pass_.inputs, sure=self._mode is None
+        )
 
     def _tag(self, last: int) -> None:
         """Of another thread's nodes those that only `.grad` leads to; the rest is tagged with what `grad` returns."""
-        if self._thread.token and self._pass.accumulates:
+        if self._thread.token and self._pass.accumulates and self._walk is not None:
             with torch._C.DisableTorchFunction():
                 leaves: list[Any] = [getattr(node, "variable", None) for node in self._walk.nodes]
                 grads = [leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None]

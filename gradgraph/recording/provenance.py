@@ -34,6 +34,7 @@ class Provenance:
         self._walk = walk
         self.records: dict[int, NodeRecord] = {}
         if log is not None:
+            log.look_up()
             found = ((key, log.record_of(node)) for key, node in enumerate(walk.nodes))
             self.records = {key: record for key, record in found if record is not None}
         self._log = log if self.records else None

@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
@@ -27,6 +28,10 @@ _modes: Any = torch.overrides
 _compiling = torch.compiler.is_dynamo_compiling
 _sequence_nr = torch._C._autograd._get_sequence_nr
 _getframe = sys._getframe
+
+
+_MOST = 1_000_000  # operations that wait to be looked up, some 40 bytes each
+_SELDOM = 16  # operations between two looks at how many there are
 
 
 def _folder(file: str) -> str:
@@ -54,37 +59,23 @@ class Sites:
     """
 
     def __init__(self, log: Log, *, stack: bool = False) -> None:
+        self.users: dict[str, bool] = {}  # by file
         self._log = log
-        self._stack = stack
+        self.stack = stack
         self._folder = os.path.join(os.getcwd(), "")
-        self._users: dict[str, bool] = {}
         # By the identity of a code object, which is kept for that: its own hash is slow.
-        self._places: dict[int, dict[Any, int]] = {}
+        self._index: dict[int, dict[Any, int]] = {}
         self._codes: list[CodeType] = []
-        self._index: dict[Any, int] = {}
+        self._written: dict[Any, int] = {}
 
     def here(self) -> int | None:
-        """Index of the innermost line of the user's that runs now on this thread."""
-        return self.of(_getframe())
+        """Index of the innermost line of the user's that runs now on this thread; None if there is none."""
+        frame = self.innermost(_getframe())
+        return None if frame is None else self.index(frame.f_code, self.place(frame))
 
-    def of(self, frame: FrameType | None) -> int | None:
-        """Index of the innermost line of the user's from `frame` outwards; None if there is none."""
-        frame = self._innermost(frame)
-        if frame is None:
-            return None
-        code = frame.f_code
-        places = self._places.get(id(code))
-        if places is None:
-            places = self._places[id(code)] = {}
-            self._codes.append(code)
-        place: Any = frame.f_lasti if not self._stack else (frame.f_lasti, *self._above(frame))
-        index = places.get(place)
-        if index is None:
-            index = places[place] = self._new(frame)
-        return index
-
-    def _innermost(self, frame: FrameType | None) -> FrameType | None:
-        users = self._users
+    def innermost(self, frame: FrameType | None) -> FrameType | None:
+        """The first frame of the user's from `frame` outwards."""
+        users = self.users
         while frame is not None:
             file = frame.f_code.co_filename
             known = users.get(file)
@@ -95,39 +86,65 @@ class Sites:
             frame = frame.f_back
         return None
 
-    def _above(self, frame: FrameType) -> Iterator[str]:
-        above = self._innermost(frame.f_back)
-        while above is not None:
-            yield self._text(above)
-            above = self._innermost(above.f_back)
+    def place(self, frame: FrameType) -> Any:
+        """Where in its code `frame` is, and where those are that called it, if that is asked for."""
+        if not self.stack:
+            return frame.f_lasti
+        above = []
+        outer = self.innermost(frame.f_back)
+        while outer is not None:
+            above.append((outer.f_code, outer.f_lasti))
+            outer = self.innermost(outer.f_back)
+        return frame.f_lasti, *above
 
-    def _new(self, frame: FrameType) -> int:
-        text = self._text(frame)
-        above = list(self._above(frame)) if self._stack else []
-        index = self._index.setdefault((text, *above), len(self._log.sites))
-        if index == len(self._log.sites):
-            self._log.sites.append(text)
-            if above:
-                self._log.stacks[index] = above
+    def index(self, code: CodeType, place: Any) -> int:
+        """Index in `log.sites` of a place in `code`."""
+        places = self._index.get(id(code))
+        if places is None:
+            places = self._index[id(code)] = {}
+            self._codes.append(code)
+        index = places.get(place)
+        if index is None:
+            index = places[place] = self._write(code, place)
         return index
 
-    def _text(self, frame: FrameType) -> str:
-        file = frame.f_code.co_filename
-        return f"{file.removeprefix(self._folder)}:{frame.f_lineno} in {frame.f_code.co_name}"
+    def _write(self, code: CodeType, place: Any) -> int:
+        lasti, *above = place if isinstance(place, tuple) else (place,)
+        texts = [self._text(code, lasti), *(self._text(*one) for one in above)]
+        index = self._written.setdefault(tuple(texts), len(self._log.sites))
+        if index == len(self._log.sites):
+            self._log.sites.append(texts[0])
+            if above:
+                self._log.stacks[index] = texts[1:]
+        return index
+
+    def _text(self, code: CodeType, lasti: int) -> str:
+        lines = (line for start, end, line in code.co_lines() if start <= lasti < end)
+        return f"{code.co_filename.removeprefix(self._folder)}:{next(lines, None) or '?'} in {code.co_name}"
 
 
 class Lines(TorchFunctionMode):
-    """Notes the line of each operation that one thread runs. Costs some microseconds an operation.
+    """Notes the line of each operation that one thread runs, in a microsecond or two each.
 
-    Set `inside` to INSIDE while a backward pass runs on the thread.
+    An operation is noted as it comes: its numbers and its place in the code. What line that is, is looked up when
+    somebody asks. Set `inside` to INSIDE while a backward pass runs on the thread.
     """
 
     def __init__(self, thread: ThreadLog, sites: Sites) -> None:
         super().__init__()
         self.inside = 0
         self.on = True  # a thread that outlives the recording keeps the mode, which then does nothing
-        self._own = thread.lines.own
-        self._site = sites.of
+        self._thread = thread
+        self._sites = sites
+        self._users = sites.users
+        # Columns of what is not looked up yet: the first and last number, `inside`, the code, and the place in it.
+        self._firsts = array("Q")
+        self._lasts = array("Q")
+        self._insides = array("Q")
+        self._codes: list[CodeType] = []
+        self._places: list[Any] = []
+        self._place = sites.place if sites.stack else None
+        thread.look_up = self.look_up
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -139,18 +156,39 @@ class Lines(TorchFunctionMode):
         result = func(*args, **kwargs) if kwargs else func(*args)
         last = _sequence_nr()
         if last != first and self.on:
-            site = self._site(_getframe(1))
-            if site is not None:
-                self._own(first, last, site | self.inside)
+            frame: Any = _getframe(1)
+            if not self._users.get(frame.f_code.co_filename):
+                frame = self._sites.innermost(frame)
+            if frame is not None:
+                self._firsts.append(first)
+                self._lasts.append(last)
+                self._insides.append(self.inside)
+                self._codes.append(frame.f_code)
+                self._places.append(frame.f_lasti if self._place is None else self._place(frame))
+                if last % _SELDOM == 0 and len(self._codes) > _MOST:
+                    self._forget(_MOST // 2)
         return result
+
+    def _forget(self, count: int) -> None:
+        columns: tuple[Any, ...] = self._firsts, self._lasts, self._insides, self._codes, self._places
+        for column in columns:
+            del column[:count]
+
+    def look_up(self) -> None:
+        """Write the lines of what was noted into the thread's timeline."""
+        own, index = self._thread.lines.own, self._sites.index
+        columns = zip(self._firsts, self._lasts, self._insides, self._codes, self._places, strict=True)
+        for first, last, inside, code, place in columns:
+            own(first, last, index(code, place) | inside)
+        self._forget(len(self._codes))
 
     def note(self, first: int, frame: FrameType, result: Any = None) -> None:  # noqa: ARG002 - of TaggedLines
         """What ran since `first` was called from `frame` and gave `result`."""
         last = _sequence_nr()
-        if last != first:
-            site = self._site(frame)
-            if site is not None:
-                self._own(first, last, site | self.inside)
+        users = self._sites.innermost(frame)
+        if last != first and users is not None:
+            self.look_up()
+            self._thread.lines.own(first, last, self._sites.index(users.f_code, self._sites.place(users)) | self.inside)
 
     def put(self) -> None:
         """Put the mode on top of this thread's stack."""

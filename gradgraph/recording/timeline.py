@@ -21,7 +21,8 @@ class Timeline:
     """Owners of half-open intervals of numbers: of each number, the innermost interval's.
 
     Owners are numbers below `NOBODY`. Kept in two columns: from `starts[i]` to `starts[i + 1]` everything belongs to
-    `owners[i]`. Constant memory, however long a program runs: the oldest intervals are forgotten.
+    `owners[i]`. `starts` never falls; who knows what comes in order may append to both, and call `trim` now and then.
+    Constant memory, however long a program runs: the oldest intervals are forgotten.
     """
 
     __slots__ = ("owners", "starts")
@@ -52,16 +53,10 @@ class Timeline:
             return
         starts.append(last)
         owners.append(NOBODY)
-        if len(starts) > _MOST:
-            del starts[: _MOST // 2], owners[: _MOST // 2]
+        self.trim()
 
-    def mark(self, first: int, owner: int) -> None:
-        """Everything from `first` on belongs to `owner`, until the next mark. `first` never falls."""
-        if self.starts and self.starts[-1] == first:
-            self.owners[-1] = owner
-            return
-        self.starts.append(first)
-        self.owners.append(owner)
+    def trim(self) -> None:
+        """Forget the oldest entries where there are too many."""
         if len(self.starts) > _MOST:
             del self.starts[: _MOST // 2], self.owners[: _MOST // 2]
 

