@@ -417,3 +417,15 @@ def test_folding_is_linear() -> None:
 
     small, large = seconds(2_000), seconds(16_000)
     assert large < 3 * 8 * small + 0.5
+
+
+def test_a_stretch_opens_by_its_label() -> None:
+    graph = AutogradGraph()
+    for key in range(400):
+        add(graph, f"Op{key % 97}{key % 89}", *{max(0, key - 1), key // 2, key * 7919 % key} - {key} if key else ())
+    graph.graph["roots"] = [399]
+    view = fold(graph, max_nodes=20)
+    (label, count), *_ = [(data["label"], data["count"]) for _, data in view.nodes(data=True) if data["count"] > 5]
+    opened = fold(graph, max_nodes=20, expand=label)
+    check(graph, opened)
+    assert len(opened) == len(view) - 1 + count

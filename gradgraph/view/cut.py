@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from gradgraph.view.chains import stretched
 from gradgraph.view.items import Item
 
-__all__ = ["cut"]
+__all__ = ["cost", "cut"]
 
 
 def cut(
@@ -30,13 +30,13 @@ def cut(
         chains: makes chains of the items of a group.
     """
     opened = {id(item) for one in forced for item in _upwards(one)}
-    total = len(root.lanes) + sum(_cost(item.children, item) for item in _distinct(forced))
+    total = len(root.lanes) + sum(cost(item.children, item) for item in _distinct(forced))
     level = [root]
     reached = 0
     shown: list[Item] = []
     while level:
         below: list[Item] = []
-        for item in sorted(level, key=lambda item: (_cost(item.children, item), item.ran)):
+        for item in sorted(level, key=lambda item: (cost(item.children, item), item.ran)):
             children: Sequence[Item] | None = item.children
             if id(item) not in opened:
                 children = None
@@ -44,7 +44,7 @@ def cut(
                 if may and (innermost or item is root or any(child.is_group for child in item.children)):
                     room = None if most is None else most - total
                     children = _opening(item, room, root, opened, chains)
-                    total += 0 if children is None else _cost(children, item)
+                    total += 0 if children is None else cost(children, item)
             if children is None:
                 shown.append(item)
                 continue
@@ -63,13 +63,13 @@ def _opening(
     chains: Callable[[Sequence[Item]], list[Item]],
 ) -> Sequence[Item] | None:
     """What an item opens into with `room` for more boxes; None if it must stay closed."""
-    if room is None or _cost(item.children, item) <= room:
+    if room is None or cost(item.children, item) <= room:
         return item.children
     fewer = chains(item.children)
     if item is not root and len(fewer) == 1:  # it is such a chain itself
         return None
     item.children = fewer
-    if _cost(item.children, item) <= room:
+    if cost(item.children, item) <= room:
         return item.children
     if item is not root:
         return None
@@ -81,7 +81,7 @@ def _opening(
     return item.children
 
 
-def _cost(children: Sequence[Item], item: Item) -> int:
+def cost(children: Sequence[Item], item: Item) -> int:
     """How many boxes more it takes to open `item` into `children`. A group makes a box in each of its lanes."""
     return sum(len(child.lanes) for child in children) - len(item.lanes)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 from gradgraph.errors import InputError
 from gradgraph.view.chains import Links, chained
-from gradgraph.view.cut import cut
+from gradgraph.view.cut import cost, cut
 from gradgraph.view.items import Item, finish, group, single
-from gradgraph.view.names import groups_called
+from gradgraph.view.names import check_known, groups_called
 from gradgraph.view.quotient import single_boxes, view_of
 from gradgraph.view.reading import Reading
 from gradgraph.view.tree import tree_of
@@ -88,9 +89,15 @@ def fold(
             return chained(items, links[0], reading)
 
         root = _chains_alone(reading, chains) if by == "chain" else tree_of(reading, by)
-        forced = groups_called(root, names, reading.data)
         innermost = by in ("auto", "repeat") or depth is not None
-        shown = cut(root, most=most, depth=depth, forced=forced, innermost=innermost, chains=chains)
+        cutting = partial(cut, root, depth=depth, innermost=innermost, chains=chains)
+        forced, unknown = groups_called(root, names, reading.data)
+        shown = cutting(most=most, forced=forced)
+        if unknown:  # perhaps chains or stretches, which the cut itself has made
+            late, unknown = groups_called(root, unknown, reading.data)
+            check_known(root, unknown, reading.data)
+            more = sum(cost(item.children, item) for item in late)
+            shown = cutting(most=None if most is None else most + more, forced=forced + late)
         return view_of(reading, shown, graph.graph, by)
 
 

@@ -11,15 +11,39 @@ from gradgraph.errors import InputError
 from gradgraph.view.items import Item
 from gradgraph.view.labels import label_of
 
-__all__ = ["groups_called", "near"]
+__all__ = ["check_known", "groups_called", "near"]
 
 
-def groups_called(root: Item, wanted: Iterable[str], data: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """The groups that `wanted` names: by name, by label, by what a merged part is called, or by the end of a path.
+def groups_called(root: Item, wanted: Iterable[str], data: Sequence[Mapping[str, Any]]) -> tuple[list[Item], list[str]]:
+    """The groups that `wanted` names, and the names that no group has.
+
+    By name, by label, by what a merged part is called, or by the end of a path.
 
     Raises:
-        InputError: a name that no group has, with those that are near.
+        InputError: what is not a name.
     """
+    known = _known(root, data) if wanted else {}
+    found: list[Item] = []
+    unknown = []
+    for name in wanted:
+        if not isinstance(name, str):
+            raise InputError(f"expand expected names of groups, got {name!r}; pass for example expand=('encoder.3',).")
+        bare = re.sub(r" ×\d+$", "", name)
+        ends = (items for full, items in known.items() if full.endswith(f".{bare}") or full.startswith(f"{bare} "))
+        called = known.get(bare) or [item for items in ends for item in items]
+        found += called
+        if not called:
+            unknown.append(name)
+    return list(dict.fromkeys(found)), unknown
+
+
+def check_known(root: Item, unknown: Sequence[str], data: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InputError for a name that no group has, with those that are near."""
+    for name in unknown:
+        raise InputError(f"expand={name!r} names no group of this graph; {near(name, _known(root, data))}")
+
+
+def _known(root: Item, data: Sequence[Mapping[str, Any]]) -> dict[str, list[Item]]:
     known: dict[str, list[Item]] = {}
     stack = [root]
     while stack:
@@ -28,20 +52,7 @@ def groups_called(root: Item, wanted: Iterable[str], data: Sequence[Mapping[str,
         if item is not root:
             for name in dict.fromkeys([label_of(item, data), *item.names]):
                 known.setdefault(name, []).append(item)
-    return [item for name in wanted for item in _called(known, name)]
-
-
-def _called(known: Mapping[str, list[Item]], name: str) -> list[Item]:
-    if not isinstance(name, str):
-        raise InputError(f"expand expected names of groups, got {name!r}; pass for example expand=('encoder.3',).")
-    bare = re.sub(r" ×\d+$", "", name)
-    if bare in known:
-        return known[bare]
-    ends = (items for full, items in known.items() if full.endswith(f".{bare}") or full.startswith(f"{bare} "))
-    found = [item for items in ends for item in items]
-    if not found:
-        raise InputError(f"expand={name!r} names no group of this graph; {near(name, known)}")
-    return list(dict.fromkeys(found))
+    return known
 
 
 def near(name: str, known: Iterable[str], count: int = 5) -> str:
