@@ -2,8 +2,8 @@
 
     python docs/make_gallery.py [NAME ...]
 
-For each script of examples/ (or each one named): runs the command that its docstring shows, into docs/gallery/; draws
-its plot, where it has one; and puts what it prints into docs/gallery.md.
+For each script of examples/ (or each one named): runs the commands that docs/gallery.md shows, into docs/gallery/;
+draws its plot, where it has one; and puts what it prints into docs/gallery.md.
 """
 
 import re
@@ -18,11 +18,9 @@ PICTURES = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
 
 
-def command_of(script: Path) -> list[str]:
-    """The words of the one command in the script's docstring."""
-    lines = [line.strip() for line in script.read_text(encoding="utf-8").splitlines()]
-    (command,) = (line for line in lines if line.startswith("gradgraph render "))
-    return shlex.split(command)
+def commands_of(name: str, page: str) -> list[list[str]]:
+    """The words of each command of the page that draws examples/NAME.py."""
+    return [shlex.split(line) for line in re.findall(rf"^gradgraph render examples/{name}\.py.*$", page, re.MULTILINE)]
 
 
 def run(*words: str) -> str:
@@ -47,8 +45,8 @@ def main(names: list[str]) -> None:
     for script in sorted(EXAMPLES.glob("*.py")):
         if names and script.stem not in names:
             continue
-        *command, flag, picture = command_of(script)[1:]
-        run("-m", "gradgraph", *command, flag, f"docs/gallery/{picture}", "--force")
+        for _, *command, flag, picture in commands_of(script.stem, PAGE.read_text(encoding="utf-8")):
+            run("-m", "gradgraph", *command, flag, f"docs/gallery/{picture}", "--force")
         plot = ["--plot", str(PICTURES / f"{script.stem}_plot.png")] if "--plot FILE" in script.read_text() else []
         output = run(str(script), *plot)
         PAGE.write_text(with_output(PAGE.read_text(encoding="utf-8"), script.stem, output), encoding="utf-8")

@@ -5,7 +5,7 @@ graph that `penalty.backward()` runs holds the forward, the backward, and an arr
 the model is curved. The model has the parts and names of GPT-2, in plain torch, with a width of 96 instead of 768: the
 graph is the same. Nothing here knows of gradgraph.
 
-    gradgraph render examples/gpt2.py -o gpt2.png
+    gradgraph render examples/gpt2.py --depth 2 --expand model.h -o gpt2.svg
 """
 
 import torch

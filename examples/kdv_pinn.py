@@ -5,7 +5,7 @@
 The residual needs u_xxx, so the graph that `loss.backward()` runs has orders 0 to 3 before the pass begins. The same
 `residual`, given the equation's soliton instead of the net, is zero to rounding: that checks every derivative.
 
-    gradgraph render examples/kdv_pinn.py -o kdv_pinn.png
+    gradgraph render examples/kdv_pinn.py -o kdv_pinn.svg
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ double backward has each of them again, mirrored. The task: from two channels, a
 marked numbers and add them (Hochreiter and Schmidhuber's adding problem). The penalty is the squared norm of the
 gradient by the parameters, nothing is truncated or detached.
 
-    gradgraph render examples/lstm.py -o lstm.png
+    gradgraph render examples/lstm.py -o lstm.svg
 """
 
 import torch

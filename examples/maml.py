@@ -5,7 +5,7 @@ wave, differentiated by the initialisation. Each inner step is made with `create
 through 10 backward passes. A fast weight is a plain tensor, and `functional_call` runs the net with it. (With
 `create_graph=False`, first-order MAML, the same outer gradient lacks every term with a Hessian.)
 
-    gradgraph render examples/maml.py -o maml.png
+    gradgraph render examples/maml.py -o maml.svg
 """
 
 import math

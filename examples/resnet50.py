@@ -4,7 +4,7 @@ The loss plus 0.01 times the squared norm of its gradient by all parameters, a r
 have without being asked (Barrett and Dherin). Bottlenecks [3, 4, 6, 3] of full width, two pictures of 64 x 64 pixels.
 ReLU and convolutions add nothing to the curvature of a layer by itself: BatchNorm and the loss do.
 
-    gradgraph render examples/resnet50.py -o resnet50.png
+    gradgraph render examples/resnet50.py --depth 2 --expand model.layer4 -o resnet50.svg
 """
 
 import torch

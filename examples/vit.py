@@ -5,7 +5,7 @@ small change of the picture changes little. ViT-Tiny: 12 blocks, width 192, 3 he
 torch's fast attention kernels have no second derivative ("derivative for aten::_scaled_dot_product_flash_attention_...
 is not implemented"); under `sdpa_kernel(SDPBackend.MATH)` it is made of operations that have.
 
-    gradgraph render examples/vit.py -o vit.png
+    gradgraph render examples/vit.py --depth 2 --expand model.blocks -o vit.svg
 """
 
 import torch

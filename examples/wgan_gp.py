@@ -4,7 +4,7 @@ The penalty differentiates the critic by its *input* and the loss then different
 a double backward in every training step. A generator makes points of the plane, real ones lie on a ring. Twenty steps
 of training; the picture is the last pass of the critic.
 
-    gradgraph render examples/wgan_gp.py -o wgan_gp.png
+    gradgraph render examples/wgan_gp.py -o wgan_gp.svg
 """
 
 import math
