@@ -429,3 +429,19 @@ def test_a_stretch_opens_by_its_label() -> None:
     opened = fold(graph, max_nodes=20, expand=label)
     check(graph, opened)
     assert len(opened) == len(view) - 1 + count
+
+
+def test_gradients_that_meet_in_a_shared_weight_are_one_repeat() -> None:
+    torch.manual_seed(0)
+    cell = nn.RNNCell(2, 3)
+    with gradgraph.record():
+        h = torch.zeros(1, 3)
+        for _ in range(60):
+            h = cell(torch.ones(1, 2), h)
+        grads = torch.autograd.grad(h.sum(), list(cell.parameters()), create_graph=True)
+        graph = gradgraph.trace(torch.stack([(grad**2).sum() for grad in grads]).sum(), cell)
+    view = fold(graph)
+    check(graph, view)
+    met = [data["times"] for _, data in view.nodes(data=True) if data["label"] == "AddBackward0" and data["times"] > 1]
+    assert met.count(59) == 5  # one for each parameter, and the sum of the two products in the cell
+    assert any(about["label"].endswith("×59") for about in view.clusters.values())

@@ -13,7 +13,7 @@ __all__ = ["Clusters"]
 
 
 class Clusters:
-    """Names clusters. One that holds a single box, or the same boxes as one inside it, would say nothing: left out."""
+    """Names clusters. What would say nothing is left out: a frame around one box, around another frame, or a chain."""
 
     def __init__(self, data: Sequence[Mapping[str, Any]]) -> None:
         self._data = data
@@ -40,7 +40,7 @@ class Clusters:
                 inner = held[id(chain[place + 1]), lane] if place + 1 < len(chain) else 0
                 count = held[id(item), lane]
                 plain = item.times == 1
-                if count == 1 or (plain and (count in (inner, in_lane[lane]))):
+                if count == 1 or item.fold == "chain" or (plain and (count in (inner, in_lane[lane]))):
                     continue
                 if (id(item), lane) not in known:
                     parent = names[-1] if names else None

@@ -10,9 +10,9 @@ from gradgraph.view.items import Item, group, single
 from gradgraph.view.reading import Reading
 from gradgraph.view.tandem import Run, runs
 
-__all__ = ["Repeats", "merged"]
+__all__ = ["WORTH", "Repeats", "merged"]
 
-_WORTH = 4  # so many boxes a repeat of bare nodes must save
+WORTH = 4  #: so many boxes a repeat of bare nodes must save
 
 
 class Repeats:
@@ -85,9 +85,9 @@ class Repeats:
 
     def _worthwhile(self, items: list[Item], run: Run, climb: int) -> bool:
         body = items[run.start : run.start + run.period]
-        if run.times < 2 or (climb and len(body) < _WORTH and not self._recorded):
+        if run.times < 2 or (climb and len(body) < WORTH and not self._recorded):
             return False
-        return any(item.is_group for item in body) or run.period * (run.times - 1) >= _WORTH
+        return any(item.is_group for item in body) or run.period * (run.times - 1) >= WORTH
 
     def _replaced(self, items: list[Item], found: Sequence[Run]) -> list[Item]:
         result: list[Item] = []

@@ -9,7 +9,7 @@ from typing import Any
 from gradgraph.view.items import Item, finish, group, single
 from gradgraph.view.places import ROOT, Places, places_of
 from gradgraph.view.reading import Reading
-from gradgraph.view.repeats import Repeats, merged
+from gradgraph.view.repeats import WORTH, Repeats, merged
 
 __all__ = ["tree_of"]
 
@@ -219,6 +219,8 @@ class _Tree:
     def _add_mirrors(self, root: Item) -> None:
         """Put what backward passes made beside what they differentiate: mirrors of corresponding nodes correspond."""
         reading = self._reading
+        # Where hundreds of gradients meet in one shared weight, the additions are one repeat.
+        many = Counter((creator, reading.kind[place]) for place, creator in enumerate(reading.creator) if creator >= 0)
         rank: Counter[tuple[int, int, int]] = Counter()
         known: dict[tuple[int, int, int, int], Item] = {}
         mirrors = [place for place in range(len(reading)) if reading.creator[place] >= 0]
@@ -229,7 +231,8 @@ class _Tree:
             step = reading.order[place] - reading.order[creator]
             about = (creator, reading.kind[place], step)
             key = (id(source), reading.kind[place], step, rank[about])
-            rank[about] += 1
+            if not self._folding or many[creator, reading.kind[place]] <= WORTH:
+                rank[about] += 1
             item = known.get(key)
             if item is None:
                 item = known[key] = single([], reading.ran[place], source.lane + step, self._symbol[place])
