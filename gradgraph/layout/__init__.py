@@ -10,9 +10,9 @@ the other way; order 2 beside that. Curvature arrows then run sideways, between 
     placed.lanes, placed.frames                   # strips of the orders; rectangles of the clusters
     placed.width, placed.height, placed.inferred
 
-In DOT, `pos="{x},{y}"` of a box; of an arrow `pos="e,{end} {points of cut(route, arrow length)}"`; the page
-`bb="0,0,{width},{height}"`; a frame `bb="{left},{bottom},{right},{top}"`; drawn with layout="nop2" and
-outputorder=edgesfirst, so that arrows which cross a box pass behind it.
+In DOT, `pos="{x},{y}"` of a box, `pos="e,{end} {points of cut(route, arrow length)}"` of an arrow, and
+`bb="{left},{bottom},{right},{top}"` of a frame, drawn with layout="nop2", where the page is what all of these take.
+Draw arrows first: where one has to cross a box it passes behind it.
 """
 
 from __future__ import annotations

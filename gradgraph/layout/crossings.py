@@ -17,7 +17,7 @@ __all__ = ["Crossings", "make_room"]
 
 _LINE = 6.0  # between vertical lines in a gap
 _MARGIN = 14.0  # between the outer ones and the strips
-_SHORT = 60.0  # points up or down that an S does well
+_SHORT = 130.0  # points up or down that an S does well
 
 
 @dataclass
