@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +55,7 @@ class Counter:
         """Count the graph, which the pass may free."""
         if pass_.nested or os.getpid() != self._process:
             return
-        site = self._sites.of(sys._getframe(1))
+        site = self._sites.here()
         counted = self._running[pass_.number] = self._counted(pass_, None if site is None else self._log.sites[site])
         counted.started = time.perf_counter()
 

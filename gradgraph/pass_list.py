@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradgraph.render.lines import format_bytes
-from gradgraph.render.table import table
-
 __all__ = ["PassList", "Row", "Seen", "not_reached"]
 
 _MOST_SHAPES = 8  # rows of one line; where there are more, they become one
@@ -178,6 +175,8 @@ class PassList:
 
     def to_text(self, width: int = 100) -> str:
         """A table of at most `width` characters a line."""
+        from gradgraph.render.table import table  # not before the program has run: it brings networkx
+
         if not self.count:
             return f"{self.program} ran no backward pass (backward() or autograd.grad())."
         passes = "1 backward pass" if self.count == 1 else f"{self.count:,} backward passes"
@@ -191,6 +190,8 @@ class PassList:
 
 
 def _cells(row: Row) -> Sequence[str]:
+    from gradgraph.render.lines import format_bytes
+
     call = "backward" if row.accumulates else "grad"
     call += " create_graph" if row.create_graph else ""
     call += f", raised {row.raised}" if row.raised else ""

@@ -171,8 +171,6 @@ def opened(
 
 
 def _check_number(target: Target, number: int) -> None:
-    if number == 0:
-        raise TargetError("there is no pass 0; expected 1 for the first backward pass, or -1 for the last.")
     if target.kind != "script" or target.name is not None:
         script = f"{target.location} alone" if target.kind == "script" else "a script, such as train.py"
         raise TargetError(

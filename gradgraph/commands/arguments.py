@@ -17,6 +17,7 @@ __all__ = [
     "Command",
     "force_option",
     "json_option",
+    "not_zero",
     "own_stdout",
     "pass_option",
     "print_json",
@@ -73,6 +74,17 @@ def force_option(function: _Function) -> _Function:
     return click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")(function)
 
 
+def not_zero(ctx: click.Context, param: click.Parameter, value: Any) -> Any:  # noqa: ARG001 - click's signature
+    """The number of a pass, or several.
+
+    Raises:
+        click.UsageError: one is 0.
+    """
+    if value == 0 or (isinstance(value, tuple) and 0 in value):
+        raise click.UsageError("there is no pass 0; expected 1 for the first backward pass, or -1 for the last.", ctx)
+    return value
+
+
 def pass_option(function: _Function) -> _Function:
     """Which backward pass of a script."""
     return click.option(
@@ -81,6 +93,7 @@ def pass_option(function: _Function) -> _Function:
         "number",
         type=int,
         metavar="N",
+        callback=not_zero,
         help="Of a script, take its N-th backward pass; -1 is the last. [default: the last]",
     )(function)
 

@@ -11,6 +11,7 @@ import click
 
 from gradgraph.commands.arguments import (
     force_option,
+    not_zero,
     refuse_unwritable,
     suffix_of,
     to_json,
@@ -54,6 +55,7 @@ Exit status: the program's own; 1 if the program ended well and gradgraph did no
     type=int,
     metavar="N",
     multiple=True,
+    callback=not_zero,
     help="Write the graph of backward pass N: 1 is the first, -1 the last. May be given several times.",
 )
 @click.option(
@@ -134,10 +136,8 @@ def _files(pattern: str, numbers: tuple[int, ...]) -> dict[int, str]:
     """The file of each pass.
 
     Raises:
-        click.UsageError: a number 0, a suffix that is no format, or one file for several passes.
+        click.UsageError: a suffix that is no format, or one file for several passes.
     """
-    if 0 in numbers:
-        raise click.UsageError("there is no pass 0; expected 1 for the first pass, or -1 for the last.")
     suffix = suffix_of(pattern)
     if suffix not in (*_PICTURES, *_GRAPHS):
         found = f"the suffix .{suffix}" if suffix else "no suffix"
