@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gradgraph.layout.spots import Columns, Frame, Link, Placed, Point, Route, Spot
 from gradgraph.render.image import lay_out
@@ -36,7 +36,8 @@ def placed_by_dot(
     """
     if not spots:
         return Placed({}, [], [], width=90.0, height=20.0)
-    source = _source(spots, links, clusters, together)
+    turned = _turned(spots, links)
+    source = _source(spots, links, clusters, together, turned)
     svg = lay_out(source.encode(), engine=engine, layout="dot", timeout=timeout).decode("utf-8", "replace")
     size, shift = _SIZE.search(svg), _SHIFT.search(svg)
     width, height = (float(size[1]), float(size[2])) if size else (0.0, 0.0)
@@ -48,7 +49,8 @@ def placed_by_dot(
         index = int(number)
         if what == "e":
             path = _PATH.search(inside)
-            routes[index] = tuple(_points(path[1], dx, dy, height)) if path else ()
+            points = tuple(_points(path[1], dx, dy, height)) if path else ()
+            routes[index] = points[::-1] if index in turned else points
             continue
         outline = _OUTLINE.search(inside)
         if outline is None:
@@ -77,7 +79,43 @@ def _points(text: str, dx: float, dy: float, height: float) -> Iterator[Point]:
     return ((x + dx, height - y - dy) for x, y in zip(numbers[::2], numbers[1::2], strict=True))
 
 
-def _source(spots: Sequence[Spot], links: Sequence[Link], clusters: Sequence[Cluster], together: bool) -> str:
+def _turned(spots: Sequence[Spot], links: Sequence[Link]) -> set[int]:
+    """The links that lead back: from one of the equal parts that boxes stand for to the next.
+
+    Depth first from where nothing leads to, which is where the backward pass begins. Left to itself, `dot` breaks such
+    cycles anywhere, cluster by cluster.
+    """
+    leaving: dict[str, list[int]] = {spot.key: [] for spot in spots}
+    reached = set()
+    for index, link in enumerate(links):
+        leaving[link.tail].append(index)
+        reached.add(link.head)
+    turned: set[int] = set()
+    state: dict[str, bool] = {}  # whether the walk is still below it
+    for start in [key for key in leaving if key not in reached] + list(leaving):
+        if start in state:
+            continue
+        state[start] = True
+        stack = [(start, iter(leaving[start]))]
+        while stack:
+            key, rest = stack[-1]
+            index = next(rest, -1)
+            if index < 0:
+                state[key] = False
+                stack.pop()
+                continue
+            head = links[index].head
+            if head not in state:
+                state[head] = True
+                stack.append((head, iter(leaving[head])))
+            elif state[head] and head != key:
+                turned.add(index)
+    return turned
+
+
+def _source(
+    spots: Sequence[Spot], links: Sequence[Link], clusters: Sequence[Cluster], together: bool, turned: Collection[int]
+) -> str:
     """A DOT graph of nothing but sizes."""
     number = {spot.key: index for index, spot in enumerate(spots)}
     stubs = {spot.key for spot in spots if spot.stub}
@@ -92,7 +130,8 @@ def _source(spots: Sequence[Spot], links: Sequence[Link], clusters: Sequence[Clu
         # Gradient edges between operations weigh more: chains of them stand straight, leaves and curvature beside
         # them. A chain of 1,000 operations on one weight is 300 points wide instead of 55,000.
         weight = ", weight=2" if link.role == "gradient" and link.head not in stubs else ""
-        lines.append(f"n{number[link.tail]} -> n{number[link.head]} [id=e{index}{weight}]")
+        ends = (link.head, link.tail) if index in turned else (link.tail, link.head)
+        lines.append(f"n{number[ends[0]]} -> n{number[ends[1]]} [id=e{index}{weight}]")
     return "\n".join([*lines, "}"])
 
 

@@ -142,7 +142,7 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     if data.get("source"):
         # The file's own name and the function tell more than the path, which is in the tooltip.
         source = str(data["source"])
-        yield Line(_FOLDER.split(source)[-1], full=source)
+        yield Line(_FOLDER.split(source)[-1].removesuffix(" in <module>"), full=source)
 
 
 def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gradgraph.layout import lanes
+from gradgraph.layout import Link, Spot, lanes
 from gradgraph.render import to_dot, to_svg
+from gradgraph.render.by_dot import placed_by_dot
 from gradgraph.render.compose import picture_of
 from gradgraph.render.dot import dot_of
 from gradgraph.render.engines import layout_embedded, layout_installed
@@ -22,7 +23,7 @@ from gradgraph.render.places import placed
 from gradgraph.render.subject import subject_of
 from gradgraph.render.svg import svg_of
 from gradgraph.render.theme import DARK, LIGHT, Theme
-from tests.render.graphs import GALLERY, compare, double_backward
+from tests.render.graphs import GALLERY, compare, double_backward, made
 from tests.render.views import folded, layered
 
 EVERYTHING = Show(gradients=True, hessian=True)
@@ -218,6 +219,28 @@ def test_the_same_view_gives_the_same_svg() -> None:
     assert to_svg(layered(), layout="lanes") == to_svg(layered(), layout="lanes")
 
 
+@pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=getattr(pytest.mark, f"needs_{name}")) for name in ("dot", "embedded")]
+)
+def test_what_leads_back_to_the_next_part_runs_up(engine: str) -> None:
+    chain = [Spot(f"n{index}", 60, 30) for index in range(4)]
+    links = [Link("n0", "n1"), Link("n1", "n2"), Link("n2", "n0"), Link("n2", "n3"), Link("n3", "n3"), Link("n1", "n2")]
+    places = placed_by_dot(chain, links, engine=engine)
+    heights = [places.centres[spot.key][1] for spot in chain]
+    assert heights == sorted(heights, reverse=True)
+    for link, route in zip(links, places.routes, strict=True):
+        assert len(route) % 3 == 1
+        for end, key in ((route[0], link.tail), (route[-1], link.head)):
+            assert abs(end[0] - places.centres[key][0]) <= 31
+            assert abs(end[1] - places.centres[key][1]) <= 16
+
+
+def test_components_that_nothing_joins_stand_beside_each_other() -> None:
+    graph = made([{"op": "A"}, {"op": "B"}, {"op": "C"}], [], roots=[0, 1, 2])
+    picture, places = placed(picture_of(graph, Show()), "dot", engine="auto", timeout=20.0, max_boxes=100)
+    assert len({round(places.centres[one.key][1]) for one in picture.boxes if one.category == "op"}) == 1
+
+
 def test_lanes_need_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(import_module("gradgraph.render.engines"), "_package_folder", lambda name: None)
@@ -237,8 +260,6 @@ def test_every_box_of_the_layout_is_drawn_where_it_stands() -> None:
 
 
 def _given(picture: Picture) -> tuple[Any, Any]:
-    from gradgraph.layout import Link, Spot
-
     spots = [
         Spot(one.key, one.width, one.height, one.order, one.creators, one.stub, one.clusters) for one in picture.boxes
     ]
