@@ -12,7 +12,7 @@ __all__ = ["VIEW_OPTIONS", "render_options", "view_options"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: The options of `gradgraph.render` that these are handed to, under the same names.
-VIEW_OPTIONS = ("theme", "color", "fold", "depth", "expand", "focus", "hops", "order", "layout")
+VIEW_OPTIONS = ("theme", "color", "fold", "depth", "expand", "focus", "hops", "order", "max_nodes", "layout")
 
 _HOPS = 2
 
@@ -24,9 +24,9 @@ _OPTIONS = (
         show_default=True,
         help="What becomes one box: modules, source lines, repeated structure, chains, nothing, or what fits.",
     ),
-    click.option("--depth", type=click.IntRange(min=1), metavar="N", help="How deep modules are told apart."),
+    click.option("--depth", type=click.IntRange(min=0), metavar="N", help="How deep modules are told apart."),
     click.option("--expand", metavar="NAME", multiple=True, help="Open this folded box. May be given several times."),
-    click.option("--focus", metavar="NODE", help="Show only what is near this node: its number, or a leaf's name."),
+    click.option("--focus", metavar="NODE", help="Show only what is near this: a node's number or name, or a module."),
     click.option(
         "--hops",
         type=click.IntRange(min=0),
@@ -40,6 +40,14 @@ _OPTIONS = (
         metavar="K",
         multiple=True,
         help="Show only this derivative order. May be given several times.",
+    ),
+    click.option(
+        "--max-nodes",
+        type=click.IntRange(min=1),
+        default=150,
+        show_default=True,
+        metavar="N",
+        help="Boxes that --fold auto leaves about, at most.",
     ),
     click.option(
         "--color",
@@ -77,7 +85,7 @@ def render_options(given: dict[str, Any]) -> dict[str, Any]:
     options = {name: given[name] for name in VIEW_OPTIONS}
     if options["hops"] is not None and options["focus"] is None:
         raise click.UsageError(
-            "--hops says how far around a node, so it needs --focus NODE, a number or a leaf's name."
+            "--hops says how far around a node, so it needs --focus NODE: a number, a name or a module."
         )
     options["hops"] = _HOPS if options["hops"] is None else options["hops"]
     options["order"] = options["order"] or None

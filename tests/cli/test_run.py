@@ -406,8 +406,8 @@ def test_a_pass_that_is_not_reached_and_a_picture_that_cannot_be_drawn() -> None
          "svg, pdf, dot, json, graphml."),
         ("run --listing no/a.txt train.py", "there is no folder no to write no/a.txt into; create it first (mkdir "
          "-p)."),
-        ("run --hops 2 train.py", "--hops says how far around a node, so it needs --focus NODE, a number or a leaf's "
-         "name."),
+        ("run --hops 2 train.py", "--hops says how far around a node, so it needs --focus NODE: a number, a name or a "
+         "module."),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_found_before_anything_runs(run_cli: RunCli, line: str, message: str) -> None:
