@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradgraph.render.lines import LONGEST, Line, Role, Show, format_bytes, format_number, outputs_line
+from gradgraph.render.lines import LONGEST, Line, Role, Show, format_bytes, format_number, outputs_line, short_source
 
 __all__ = ["folded_lines", "short_op"]
 
@@ -24,7 +24,7 @@ _KINDS: dict[str, tuple[str, Role]] = {
 
 def folded_lines(data: Mapping[str, Any], show: Show) -> list[Line]:
     """The lines for a folded box of a `View`, whose attributes are `data`; the first is its heading."""
-    lines = [Line(str(data.get("label") or data.get("fold")), "head")]
+    lines = [Line(short_source(str(data.get("label") or data.get("fold"))), "head")]
     alike = data.get("op") is not None  # one operation, in each of several equal parts
     if alike:
         lines += outputs_line(data, show)

@@ -19,6 +19,7 @@ __all__ = [
     "format_shape",
     "lines_of",
     "outputs_line",
+    "short_source",
     "printable",
     "shorten",
 ]
@@ -142,7 +143,7 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     if data.get("source"):
         # The file's own name and the function tell more than the path, which is in the tooltip.
         source = str(data["source"])
-        yield Line(_FOLDER.split(source)[-1].removesuffix(" in <module>"), full=source)
+        yield Line(short_source(_FOLDER.split(source)[-1]), full=source)
 
 
 def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
@@ -150,6 +151,11 @@ def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     outputs = data.get("outputs") or []
     if outputs:
         yield Line(_outputs(outputs, show))
+
+
+def short_source(source: str) -> str:
+    """A line without what says nothing: that it stands outside of any function."""
+    return source.removesuffix(" in <module>")
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]], show: Show) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from html import escape
 
@@ -40,14 +41,14 @@ def svg_of(picture: Picture, placed: Placed, theme: Theme) -> str:
     top = _MARGIN + head.height + (_BELOW_HEADING if head.parts else 0.0)
     # A single lane has no name, and needs no room for it.
     spare = 0.0 if lanes else _spare(picture, placed)
-    width, height = wide + 2 * _MARGIN, top + placed.height - spare + _MARGIN
+    width, height = math.ceil(wide + 2 * _MARGIN), math.ceil(top + placed.height - spare + _MARGIN)
 
     def at(point: Place) -> Place:
         return left + point[0], top + placed.height - spare - point[1]
 
     parts = [
-        f'<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n<svg width="{width:.0f}pt" height="{height:.0f}pt" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" xmlns="http://www.w3.org/2000/svg">\n'
+        f'<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n<svg width="{width}pt" height="{height}pt" '
+        f'viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">\n'
         f'<g id="graph0" class="graph" font-family="{FONT_FAMILY}">',
         rectangle(0, 0, width, height, theme.background),
     ]
