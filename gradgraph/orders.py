@@ -28,8 +28,8 @@ def orders_of(walk: Walk, lower: Sequence[Sequence[int]], recorded: Mapping[int,
     if lower:
         reached = _reached(walk, lower)
         return {key: order for key in range(len(walk.nodes)) if (order := reached.get(key, len(lower)))}
-    proven = {kind: _proven_by_name(kind) for kind in set(map(type, walk.nodes))}
-    least = {key: order for key, fn in enumerate(walk.nodes) if (order := proven[type(fn)])}
+    proven = {kind: order for kind in set(map(type, walk.nodes)) if (order := _proven_by_name(kind))}
+    least = {key: proven[type(fn)] for key, fn in enumerate(walk.nodes) if type(fn) in proven} if proven else {}
     for key, order in recorded.items():
         least[key] = max(least.get(key, 0), order)
     return _spread(walk, least) if least else {}

@@ -161,6 +161,16 @@ class Log:
         token: int = 0 if len(self.threads) == 1 else node.metadata.get(_TAG, 0)
         return token
 
+    def identities(self, nodes: Sequence[Node]) -> list[int | None]:
+        """`identity` of each of `nodes`."""
+        if len(self.threads) > 1:
+            return [self.identity(node) for node in nodes]
+        numbers = [node._sequence_nr() for node in nodes]
+        return [
+            number if number != _UNNUMBERED else self.identity(node)
+            for number, node in zip(numbers, nodes, strict=True)
+        ]
+
     def identity(self, node: Any, *, new: bool = True) -> int | None:
         """A number for `node` that stays the same while it lives; None for a leaf not seen before, unless `new`."""
         number: int = node._sequence_nr()

@@ -31,10 +31,11 @@ class _Known:
     calls: int = 0
 
 
-class _Running(local):
-    """The modules whose calls run on this thread, outermost first."""
+class _Running:
+    """The modules whose calls run on one thread, outermost first, and the thread's timeline."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Callable[[int, int, int], None]) -> None:
+        self.own = own
         self.calls: list[_Known] = []
 
 
@@ -49,7 +50,7 @@ class ModuleCalls:
     def __init__(self, log: Log, enter: Callable[[], object]) -> None:
         self._log = log
         self._enter = enter
-        self._running = _Running()
+        self._local = local()
         self._known: dict[int, _Known] = {}
         self._parts: dict[int, dict[int, str]] = {}  # of the modules that called others, by index
 
@@ -72,23 +73,19 @@ class ModuleCalls:
             if nn.Module.__call__ is call:
                 nn.Module.__call__ = original  # type: ignore[method-assign]
 
-    def begin(self, module: nn.Module) -> list[_Known]:
-        """`module` is called on this thread; the modules whose calls run on it."""
-        running = self._running.calls
-        if not running:
+    def begin(self, module: nn.Module) -> _Running:
+        """`module` is called on this thread, of which this gives the calls that run."""
+        running: _Running | None = getattr(self._local, "running", None)
+        if running is None:
+            running = self._local.running = _Running(self._log.here().modules.own)
+        if not running.calls:
             self._enter()
         known = self._known.get(id(module))
         if known is None or known.module() is not module:
-            known = self._new(module, running)
+            known = self._new(module, running.calls)
         known.calls += 1
-        running.append(known)
+        running.calls.append(known)
         return running
-
-    def end(self, module: _Known, call: int, first: int) -> None:
-        """It took the numbers since `first`."""
-        last = _sequence_nr()
-        if last != first:
-            self._log.here().modules.own(first, last, module.index << NUMBER_BITS | call)
 
     def _new(self, module: nn.Module, running: list[_Known]) -> _Known:
         known = self._known[id(module)] = _Known(ref(module), len(self._log.modules))
@@ -132,12 +129,16 @@ def _wrapped(original: Any) -> Any:
         if _compiling() or (noting := _noting) is None:  # torch.compile traces this: nothing of it is to be left
             return original(self, *args, **kwargs)
         running = noting.begin(self)
-        call = running[-1].calls
+        own, module = running.own, running.calls[-1]
+        owner = module.index << NUMBER_BITS | module.calls
         first = _sequence_nr()
         try:
             return original(self, *args, **kwargs)
         finally:
-            noting.end(running.pop(), call, first)
+            last = _sequence_nr()
+            running.calls.pop()
+            if last != first:
+                own(first, last, owner)
 
     return __call__
 

@@ -117,13 +117,20 @@ class _Running:
         roots = [edge for edge in edges if edge is not None]
         walk = self._walk = Walk()
         walk.follow(roots)
-        identities = [log.identity(node) for node in walk.nodes]
+        identities = log.identities(walk.nodes)
         self._order = 1 + max(orders_of(walk, [], log.orders_of(identities)).values(), default=0)
         if torch._C._functorch.peek_interpreter_stack() is not None:
             return  # of torch.func's own passes, whose nodes are made on several levels at once, no creator is known
         gradients = [one for one, edge in zip(pass_.grad_outputs, edges, strict=True) if edge is not None]
         self._hooks = CreatorHooks(
-            identities, self._thread.creators, walk, roots, gradients, pass_.inputs, sure=self._mode is None
+            identities,
+            self._thread.creators,
+            walk,
+            roots,
+            gradients,
+            pass_.inputs,
+            accumulates=pass_.accumulates,
+            sure=self._mode is None,
         )
 
     def _tag(self, last: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from gradgraph.passes import observe
 from gradgraph.recording.log import Log, keep
 from gradgraph.recording.modules import ModuleCalls
+from gradgraph.recording.optimizers import unwatched_optimizers
 from gradgraph.recording.pass_log import PassLog
 from gradgraph.recording.sources import Lines, Sites, TaggedLines, custom_functions, new_threads
 
@@ -47,11 +48,13 @@ class _Session:
         if not self._source:
             self._source = True
             self._undo.enter_context(custom_functions(lambda: self._mode))
+            self._undo.enter_context(unwatched_optimizers(lambda: self._mode))
 
     def enter_thread(self) -> Lines | None:
         """Note the lines of what this thread runs from now on; its mode, where it has one."""
         mode = self._mode
         if mode is not None:
+            mode.put_back()  # where an optimizer's step has raised
             return mode
         thread = self.log.here()
         if thread.token:

@@ -7,7 +7,7 @@ import os
 import sys
 import sysconfig
 import threading
-from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
@@ -30,8 +30,7 @@ _sequence_nr = torch._C._autograd._get_sequence_nr
 _getframe = sys._getframe
 
 
-_MOST = 1_000_000  # operations that wait to be looked up, some 40 bytes each
-_SELDOM = 16  # operations between two looks at how many there are
+_MOST = 500_000  # operations that wait to be looked up, some 100 bytes each
 
 
 def _folder(file: str) -> str:
@@ -59,7 +58,8 @@ class Sites:
     """
 
     def __init__(self, log: Log, *, stack: bool = False) -> None:
-        self.users: dict[str, bool] = {}  # by file
+        self.users: set[str] = set()  # files
+        self._others: set[str] = set()
         self._log = log
         self.stack = stack
         self._folder = os.path.join(os.getcwd(), "")
@@ -75,14 +75,14 @@ class Sites:
 
     def innermost(self, frame: FrameType | None) -> FrameType | None:
         """The first frame of the user's from `frame` outwards."""
-        users = self.users
+        users, others = self.users, self._others
         while frame is not None:
             file = frame.f_code.co_filename
-            known = users.get(file)
-            if known is None:
-                known = users[file] = _is_users(file)
-            if known:
+            if file in users:
                 return frame
+            if file not in others:
+                (users if _is_users(file) else others).add(file)
+                continue
             frame = frame.f_back
         return None
 
@@ -133,16 +133,14 @@ class Lines(TorchFunctionMode):
     def __init__(self, thread: ThreadLog, sites: Sites) -> None:
         super().__init__()
         self.inside = 0
+        self.aside = False
         self.on = True  # a thread that outlives the recording keeps the mode, which then does nothing
         self._thread = thread
         self._sites = sites
         self._users = sites.users
-        # Columns of what is not looked up yet: the first and last number, `inside`, the code, and the place in it.
-        self._firsts = array("Q")
-        self._lasts = array("Q")
-        self._insides = array("Q")
-        self._codes: list[CodeType] = []
-        self._places: list[Any] = []
+        # What is not looked up yet, five entries each: first and last number, `inside`, code, and place in it.
+        self._waiting: deque[Any] = deque(maxlen=5 * _MOST)
+        self._note = self._waiting.extend
         self._place = sites.place if sites.stack else None
         thread.look_up = self.look_up
 
@@ -157,30 +155,23 @@ class Lines(TorchFunctionMode):
         last = _sequence_nr()
         if last != first and self.on:
             frame: Any = _getframe(1)
-            if not self._users.get(frame.f_code.co_filename):
+            code = frame.f_code
+            if code.co_filename not in self._users:
                 frame = self._sites.innermost(frame)
-            if frame is not None:
-                self._firsts.append(first)
-                self._lasts.append(last)
-                self._insides.append(self.inside)
-                self._codes.append(frame.f_code)
-                self._places.append(frame.f_lasti if self._place is None else self._place(frame))
-                if last % _SELDOM == 0 and len(self._codes) > _MOST:
-                    self._forget(_MOST // 2)
+                if frame is None:
+                    return result
+                code = frame.f_code
+            place = frame.f_lasti if self._place is None else self._place(frame)
+            self._note((first, last, self.inside, code, place))
         return result
-
-    def _forget(self, count: int) -> None:
-        columns: tuple[Any, ...] = self._firsts, self._lasts, self._insides, self._codes, self._places
-        for column in columns:
-            del column[:count]
 
     def look_up(self) -> None:
         """Write the lines of what was noted into the thread's timeline."""
         own, index = self._thread.lines.own, self._sites.index
-        columns = zip(self._firsts, self._lasts, self._insides, self._codes, self._places, strict=True)
-        for first, last, inside, code, place in columns:
+        entries = iter(self._waiting)
+        for first, last, inside, code, place in zip(entries, entries, entries, entries, entries, strict=True):
             own(first, last, index(code, place) | inside)
-        self._forget(len(self._codes))
+        self._waiting.clear()
 
     def note(self, first: int, frame: FrameType, result: Any = None) -> None:  # noqa: ARG002 - of TaggedLines
         """What ran since `first` was called from `frame` and gave `result`."""
@@ -193,6 +184,18 @@ class Lines(TorchFunctionMode):
     def put(self) -> None:
         """Put the mode on top of this thread's stack."""
         _modes._push_mode(self)
+
+    def put_aside(self) -> None:
+        """Take it away until `put_back`."""
+        self.aside = True
+        self.remove()
+
+    def put_back(self) -> None:
+        """Put it on the stack again, if it was put aside and is still on."""
+        if self.aside:
+            self.aside = False
+            if self.on:
+                self.put()
 
     def remove(self) -> None:
         """Take the mode off this thread's stack, wherever it stands."""

@@ -15,6 +15,7 @@ __all__ = ["NOBODY", "Timeline"]
 NOBODY = 2**64 - 1
 
 _MOST = 4_000_000  # entries, 16 bytes each; of longer timelines the older half goes
+_MOST_WAITING = 300_000  # three for each interval
 
 
 class Timeline:
@@ -25,20 +26,44 @@ class Timeline:
     Constant memory, however long a program runs: the oldest intervals are forgotten.
     """
 
-    __slots__ = ("owners", "starts")
+    __slots__ = ("_waiting", "owners", "starts")
 
     def __init__(self) -> None:
         self.starts = array("Q")
         self.owners = array("Q")
+        self._waiting: list[int] = []  # first, last and owner of each interval that is not sorted in yet
 
     def __len__(self) -> int:
+        self.settle()
         return len(self.starts)
 
     def own(self, first: int, last: int, owner: int) -> None:
-        """`first` to `last`, exclusive, belongs to `owner` where nobody claimed it: inner intervals come first.
+        """`first` to `last`, exclusive, belongs to `owner` where nobody claimed it: inner intervals come first."""
+        self._waiting += (first, last, owner)
+        if len(self._waiting) > _MOST_WAITING:
+            self.settle()
 
-        Costs under a microsecond where nothing within was claimed.
-        """
+    def owner_of(self, number: int) -> int:
+        """The owner of `number`, or `NOBODY`."""
+        if self._waiting:
+            self.settle()
+        place = bisect_right(self.starts, number) - 1
+        return self.owners[place] if place >= 0 else NOBODY
+
+    def trim(self) -> None:
+        """Forget the oldest entries where there are too many."""
+        if len(self.starts) > _MOST:
+            old = len(self.starts) - _MOST // 2
+            del self.starts[:old], self.owners[:old]
+
+    def settle(self) -> None:
+        """Sort in what waits. While a program runs this would cost more than all the rest."""
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), 3):
+            self._sort_in(*waiting[start : start + 3])
+        self.trim()
+
+    def _sort_in(self, first: int, last: int, owner: int) -> None:
         starts, owners = self.starts, self.owners
         if not starts or starts[-1] < first:
             starts.append(first)
@@ -53,17 +78,6 @@ class Timeline:
             return
         starts.append(last)
         owners.append(NOBODY)
-        self.trim()
-
-    def trim(self) -> None:
-        """Forget the oldest entries where there are too many."""
-        if len(self.starts) > _MOST:
-            del self.starts[: _MOST // 2], self.owners[: _MOST // 2]
-
-    def owner_of(self, number: int) -> int:
-        """The owner of `number`, or `NOBODY`."""
-        place = bisect_right(self.starts, number) - 1
-        return self.owners[place] if place >= 0 else NOBODY
 
     def _surround(self, first: int, last: int, owner: int) -> None:
         """Claim what is left between inner intervals."""

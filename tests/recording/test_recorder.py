@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import warnings
 import weakref
@@ -30,6 +31,11 @@ def installed() -> tuple[Any, ...]:
     """All that a recording puts into torch and Python."""
     return (
         nn.Module.__call__,
+        nn.Module.zero_grad,
+        torch.optim.Optimizer.zero_grad,
+        list(sys.modules["torch.optim.optimizer"]._global_optimizer_pre_hooks),
+        list(sys.modules["torch.optim.optimizer"]._global_optimizer_post_hooks),
+        torch.autograd.Function._register_hook,
         warnings.filters[:],
         torch.overrides._get_current_function_mode_stack(),
         torch.autograd.graph._engine_run_backward,
@@ -392,6 +398,41 @@ def test_modes_of_the_users_stay_in_place() -> None:
         assert seen == []  # looking runs no code of the user's
     own.__exit__(None, None, None)
     assert not torch.overrides._get_current_function_mode_stack()
+
+
+def test_optimizers_run_unwatched() -> None:
+    """Their many looks at `.grad` would each cost some microseconds; closures and differentiable steps are watched."""
+    net, x = nn.Linear(3, 1), torch.randn(4, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    stacks: list[int] = []
+    optimizer.register_step_pre_hook(lambda *_: stacks.append(torch._C._len_torch_function_stack()))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        stacks.append(torch._C._len_torch_function_stack())
+        loss: Tensor = net(x).square().mean()
+        loss.backward()
+        return loss
+
+    with record() as recording:
+        closure()
+        optimizer.step()
+        loss = optimizer.step(closure)
+        assert torch._C._len_torch_function_stack() == 1
+        with pytest.raises(ZeroDivisionError):
+            failing(optimizer).step()
+        net(x)
+        assert torch._C._len_torch_function_stack() == 1
+    assert stacks == [1, 0, 1, 1]
+    assert attribute(recording.trace(loss), "module", "AddmmBackward0") == {"net"}
+
+
+def failing(like: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    class Failing(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            raise ZeroDivisionError
+
+    return Failing(like.param_groups[0]["params"], lr=0.1)
 
 
 def test_the_program_does_not_notice() -> None:
