@@ -231,8 +231,9 @@ def _write_pages(target: Path, svg: str, *, dpi: float | None, timeout: float) -
 
     first, *pages = png_pages(svg, dpi=dpi, timeout=timeout)
     names = [target.with_name(f"{target.stem}-{number}{target.suffix}") for number in range(1, len(pages) + 1)]
-    for name, content in zip(names, pages, strict=True):
+    for name in names:
         _check_folder(name)
+    for name, content in zip(names, pages, strict=True):
         write_whole(name, content)
     if names:
         warnings.warn(paged([str(target), *map(str, names)]), UserWarning, stacklevel=3)

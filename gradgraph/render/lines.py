@@ -19,8 +19,8 @@ __all__ = [
     "format_shape",
     "lines_of",
     "outputs_line",
-    "short_source",
     "printable",
+    "short_source",
     "shorten",
 ]
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -317,8 +318,17 @@ def test_ten_thousand_boxes_are_drawn_at_full_size(tmp_path: Path) -> None:
     assert svg.count('class="node"') == 10_001
 
 
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that small pictures reach."""
+    pages = import_module("gradgraph.render.pages")
+    for name, value in (("_LONGEST_SIDE_PX", 4000), ("_PAGE_SIDE_PX", 1500), ("_MOST_PIXELS", 8_000_000)):
+        monkeypatch.setattr(pages, name, value)
+
+
+@pytest.mark.usefixtures("small_pages")
 def test_too_large_a_picture_becomes_an_overview_and_pages(tmp_path: Path) -> None:
-    graph = chain(700)
+    graph = chain(80)
     with pytest.warns(UserWarning, match=r"chain\.png is an overview, and .*chain-1\.png to .*chain-\d\.png are its"):
         path = render(graph, tmp_path / "chain.png", fold="none")
     assert path == tmp_path / "chain.png"
@@ -328,12 +338,20 @@ def test_too_large_a_picture_becomes_an_overview_and_pages(tmp_path: Path) -> No
     for name in names:
         with Image.open(tmp_path / name) as picture:
             sizes[name] = picture.size
-            assert max(picture.size) <= 32_767
+            assert max(picture.size) <= 1501
     # The pages together are legible where the overview is not.
     assert sizes["chain-1.png"][0] > 1.5 * sizes["chain.png"][0]
     with pytest.raises(RenderError, match=r"too large for a legible PNG.* Write \.svg or \.pdf .* fold='auto'"):
-        render(chain(20_000), tmp_path / "longer.png", fold="none")
+        render(chain(2000), tmp_path / "longer.png", fold="none")
     assert not (tmp_path / "longer.png").exists()
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_picture_is_one_file_or_none(tmp_path: Path) -> None:
+    (tmp_path / "chain-2.png").mkdir()
+    with pytest.raises(InputError, match=r"chain-2\.png': it is a folder"):
+        render(chain(80), tmp_path / "chain.png", fold="none")
+    assert not (tmp_path / "chain.png").exists()
 
 
 def test_a_large_picture_is_scaled_with_a_warning(tmp_path: Path) -> None:
