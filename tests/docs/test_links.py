@@ -41,8 +41,8 @@ def test_every_page_can_be_found() -> None:
 
 def test_pictures_are_shown_and_small() -> None:
     shown = {(page.parent / link).resolve() for page in PAGES for link in links(_text(page))}
-    pictures = sorted((ROOT / "docs" / "pictures").iterdir())
-    assert pictures
+    pictures = sorted(path for folder in ("pictures", "comparison") for path in (ROOT / "docs" / folder).iterdir())
+    assert len(pictures) > 15
     for picture in pictures:
         assert picture in shown, f"{picture.name} is on no page"
         assert picture.stat().st_size < 300_000, picture.name

@@ -11,8 +11,9 @@ import torch
 from docs.snippets import ROOT, alike, blocks, links, run_page
 from gradgraph.graph import NODE_ATTRIBUTES
 
-# The gallery and its story are made by a script of their own, and tested with the examples.
-_OTHERS = {"gallery.md", "stale-gradients.md", "performance.md"}
+# The gallery and its story are made by a script of their own, and tested with the examples; what other tools make of a
+# graph needs those tools.
+_OTHERS = {"gallery.md", "stale-gradients.md", "performance.md", "comparison.md"}
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name not in _OTHERS)]
 RUNNING = [
     page
