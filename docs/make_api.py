@@ -23,6 +23,7 @@ COMMANDS_PAGE = ROOT / "docs" / "api" / "command-line.md"
 #: What stands on the page, by chapter: where to import it from, and its names there.
 CHAPTERS: dict[str, list[tuple[str, list[str]]]] = {
     "Tracing": [("gradgraph", ["trace", "AutogradGraph", "annotate"]), ("gradgraph.graph", ["Live"])],
+    "Recording": [("gradgraph", ["record", "Recording"]), ("gradgraph.recording.log", ["PassRecord"])],
     "Gradients and the ledger": [
         ("gradgraph", ["gradients", "GradientStats"]),
         ("gradgraph.gradients", ["OutputStats", "Gradients"]),
@@ -244,7 +245,7 @@ def commands_page() -> str:
 def _command(path: str, command: Any) -> Iterator[str]:
     arguments = [one for one in command.params if isinstance(one, click.Argument)]
     options = [one for one in command.params if isinstance(one, click.Option)]
-    shown = [str(one.name).upper() for one in arguments]
+    shown = [one.metavar or str(one.name).upper() for one in arguments]
     rest = " COMMAND [ARGS]..." if isinstance(command, click.Group) else ""
     rest += " [-- ARGS...]" if type(command).__name__ == "Command" and shown == ["TARGET"] else ""
     yield from ("```text", f"{path} [OPTIONS]{''.join(f' {one}' for one in shown)}{rest}", "```", "")

@@ -5,7 +5,7 @@ What runs, in order, in one folder that begins with nothing but a link to `examp
 - a `python` block, in the one namespace of its page; a `text` block directly after it is what it prints;
 - a `python` block whose first line is a comment with a file's name, `# train.py`, is not run but written to that file;
 - in a `console` block each `gradgraph` command after `$ `; the lines up to the next `$` are what it prints, without
-  what the program that it runs prints;
+  what the program that it runs prints (of `gradgraph run` with that, and with what goes to stderr);
 - in a `sh` block each `gradgraph` command, without a look at what it prints.
 
 A page may show `...` for what it leaves out.
@@ -17,6 +17,8 @@ import math
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +152,9 @@ def _run_command(command: str, line: int, shown: str | None) -> Ran:
     from gradgraph.cli import main
 
     words = shlex.split(command, comments=True)[1:]
+    if words[0] == "run":  # it makes the process that it runs in the program's own
+        alone = subprocess.run([sys.executable, "-m", "gradgraph", *words], capture_output=True, text=True, check=False)
+        return Ran(command, line, f"{alone.stdout}{alone.stderr}", shown, alone.returncode)
     done = CliRunner().invoke(main, words, prog_name="gradgraph")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     # What the user's program prints goes to stderr too, and is left out.

@@ -15,6 +15,7 @@ from gradgraph.pass_list import PassList, not_reached
 if TYPE_CHECKING:
     from gradgraph.chosen import Chosen
     from gradgraph.graph import AutogradGraph
+    from gradgraph.last_pass import LastPass
     from gradgraph.passes import Observer, Pass
 
 __all__ = ["Watch"]
@@ -30,17 +31,19 @@ class Watch:
         numbers: the passes to hand over: 1 is the first, -1 the last.
         write: takes a number of `numbers` and the graph of its pass, as it was before the pass: as soon as that pass
             has ended, or by `end` where the number is negative. What it raises is kept in `problems`.
+        gradients: annotate those graphs with the gradients of their passes.
 
     Attributes:
         passes: the list.
         problems: what went wrong that the program does not know of, a sentence each.
     """
 
-    def __init__(self, program: str, numbers: Sequence[int], write: Write) -> None:
+    def __init__(self, program: str, numbers: Sequence[int], write: Write, *, gradients: bool = False) -> None:
         self.passes = PassList(program)
         self.problems: list[str] = []
         self._numbers = numbers
         self._write = write
+        self._gradients = gradients
         self._process = os.getpid()
         self._undo = ExitStack()
         self._chosen: Chosen | None = None
@@ -64,7 +67,7 @@ class Watch:
 
             main = sys.modules["__main__"]
             self._undo.enter_context(record())
-            self._chosen = Chosen(self._numbers, lambda: LastPass(main), lambda number, _: self._hand_over(number))
+            self._chosen = Chosen(self._numbers, lambda: LastPass(main, gradients=self._gradients), self._hand_over)
             self._undo.enter_context(observe(_Guarded(self._chosen, self._failed)))
         # The innermost: it measures the program's time, not ours.
         self._undo.enter_context(observe(_Guarded(Counter(self.passes), self._failed)))
@@ -76,7 +79,7 @@ class Watch:
             if number < 0 or self._chosen is None or self._chosen.found(number) is None:
                 self._hand_over(number)
 
-    def _hand_over(self, number: int) -> None:
+    def _hand_over(self, number: int, _: LastPass | None = None) -> None:
         watcher = self._chosen.found(number) if self._chosen is not None else None
         if watcher is None:
             count = self._chosen.count if self._chosen is not None else 0
@@ -84,7 +87,11 @@ class Watch:
         elif watcher.graph is None:
             self.problems.append(f"pass {number} of {self.passes.program} has no graph, so there is none to write.")
         else:
+            from gradgraph.graph import annotate
+
             try:
+                if watcher.statistics is not None:
+                    annotate(watcher.graph, "gradient", watcher.statistics)
                 self._write(number, watcher.graph)
             except (GradGraphError, OSError) as error:
                 self.problems.append(str(error))

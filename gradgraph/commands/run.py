@@ -41,11 +41,11 @@ Examples:
   gradgraph run train.py --epochs 3               what follows the script is for the script
   gradgraph run --pass 1 --pass -1 train.py       the first and the last pass, as train-pass{pass}.png
   gradgraph run --pass 2 -o second.json train.py  a graph to open later: gradgraph summary second.json
-  gradgraph run -m package.train --lr 0.1         as python -m package.train --lr 0.1
+  gradgraph run -m package.module --lr 0.1        as python -m package.module --lr 0.1
   gradgraph run --json --listing passes.json train.py
 
 \b
-Exit status: the program's own; 1 if the program ended well and gradgraph did not; 130 interrupted.""",
+Exit status: the program's own, 130 interrupted; 1 where that is 0 and a pass could not be written.""",
 )
 @click.option("-m", "--module", is_flag=True, help="SCRIPT is a module's dotted name, as for python -m.")
 @click.option(
@@ -66,6 +66,7 @@ Exit status: the program's own; 1 if the program ended well and gradgraph did no
     help="File for that graph: .png, .svg, .pdf, .dot, .json or .graphml; {pass} in it stands for N. "
     "[default: ./SCRIPT-pass{pass}.png]",
 )
+@click.option("-g", "--gradients", is_flag=True, help="Write the gradient at every node, too.")
 @view_options
 @click.option("--json", "as_json", is_flag=True, help="List the passes as JSON, on stdout.")
 @click.option(
@@ -87,6 +88,7 @@ def command(
     module: bool,
     numbers: tuple[int, ...],
     output: str | None,
+    gradients: bool,
     as_json: bool,
     listing: str | None,
     force: bool,
@@ -100,7 +102,12 @@ def command(
     from gradgraph.launch import end, find_program, launch
     from gradgraph.running import Watch
 
-    options = render_options(view)
+    options = {**render_options(view), "gradients": gradients or None}
+    if view["color"] in ("curvature", "hessian_diagonal"):
+        raise click.UsageError(
+            f"--color {view['color']} is not known while a program runs; take the pass with gradgraph render {script} "
+            f"--pass N --color {view['color']}."
+        )
     program = find_program(script, arguments, module=module)
     numbers = numbers or ((-1,) if output is not None else ())
     files = _files(f"{program.stem}-pass{_PLACE}.png" if output is None else output, numbers)
@@ -116,7 +123,7 @@ def command(
         _write(graph, absolute[files[number]], options)
         written[number] = files[number]
 
-    watch = Watch(script, numbers, write)
+    watch = Watch(script, numbers, write, gradients=gradients or view["color"] == "gradient")
     code = launch(program, whole=bool(ctx.find_root().params.get("debug")))
     if watch.in_fork:
         sys.exit(code)

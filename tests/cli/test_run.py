@@ -371,6 +371,11 @@ def test_a_picture_of_a_pass() -> None:
     done = run("-p", "2", "--theme", "dark", "--fold", "module", "wgan.py", "1")
     assert done.returncode == 0, done.stderr
     assert Path("wgan-pass2.png").read_bytes().startswith(b"\x89PNG")
+    colored = run("-p", "2", "--color", "gradient", "-o", "colored.dot", "wgan.py", "1")
+    assert "‖grad‖" in Path("colored.dot").read_text(), colored.stderr
+    saved = run("-g", "-p", "2", "-o", "saved.json", "wgan.py", "1")
+    graph = gradgraph.read_json("saved.json")
+    assert graph.nodes[graph.find("critic.0.weight")]["gradient"][0]["norm"] > 0, saved.stderr
     again = run("-p", "2", "wgan.py", "1")
     assert again.returncode == 2
     assert again.stdout == ""
@@ -386,11 +391,11 @@ def test_a_pass_that_is_not_reached_and_a_picture_that_cannot_be_drawn() -> None
         f"error: wgan.py ran 2 backward passes, so there is no pass 9; {choice}\n"
         f"error: wgan.py ran 2 backward passes, so there is no pass -9; {choice}\n"
     )
-    done = run("-p", "1", "--color", "curvature", "-o", "p.dot", "wgan.py", "1")
+    done = run("-p", "1", "--focus", "nowhere", "-o", "p.dot", "wgan.py", "1")
     assert done.returncode == 1
     *_, error = done.stderr.splitlines()
     assert error.startswith("error: ")
-    assert "curvature" in error
+    assert "nowhere" in error
     Path("wgan.py").write_text(WGAN + "sys.exit(3)")
     assert run("-p", "9", "wgan.py", "1").returncode == 3
 
@@ -404,6 +409,8 @@ def test_a_pass_that_is_not_reached_and_a_picture_that_cannot_be_drawn() -> None
          "a-{pass}.png"),
         ("run --pass 1 -o a.bmp train.py", "a.bmp has the suffix .bmp, which names no format; expected one of png, "
          "svg, pdf, dot, json, graphml."),
+        ("run -p 1 --color curvature train.py", "--color curvature is not known while a program runs; take the pass "
+         "with gradgraph render train.py --pass N --color curvature."),
         ("run --listing no/a.txt train.py", "there is no folder no to write no/a.txt into; create it first (mkdir "
          "-p)."),
         ("run --hops 2 train.py", "--hops says how far around a node, so it needs --focus NODE: a number, a name or a "
