@@ -143,7 +143,8 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     if data.get("source"):
         # The file's own name and the function tell more than the path, which is in the tooltip.
         source = str(data["source"])
-        yield Line(short_source(_FOLDER.split(source)[-1]), full=source)
+        shown = short_source(_FOLDER.split(source)[-1])
+        yield Line(shown if len(shown) <= LONGEST else shown.partition(" in ")[0], full=source)
 
 
 def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:

@@ -164,6 +164,26 @@ def test_estimated_hessians_are_not_shown_as_exact() -> None:
     assert texts == ["A", "H diag mean ≈ 1", "H diag 0 to 2"]
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/me/project/train.py:12 in step", "train.py:12 in step"),
+        ("C:\\project\\train.py:12 in <module>", "train.py:12"),
+        ("/site-packages/loss_utils.py:36 in a_function_with_a_long_name", "loss_utils.py:36"),
+    ],
+)
+def test_sources_say_file_and_line_first(source: str, shown: str) -> None:
+    line = lines_of({"op": "A", "source": source}, Show())[1]
+    assert (line.text, line.full) == (shown, source)
+    assert box("n0", [Line("A", "head"), line], "op", 0).full == f"A\n{source}"
+
+
+def test_calls_are_numbered_where_a_module_was_called_again() -> None:
+    data = {"op": "A", "module": "cell", "module_call": 2}
+    assert lines_of(data, Show())[1].text == "module cell"
+    assert lines_of(data, Show(called_again=frozenset(["cell"])))[1].text == "module cell #2"
+
+
 def test_saved_tensors_in_words() -> None:
     graph = sample()
     assert [(line.text, line.role) for line in lines_of(graph.nodes[4], Show(saved=True))[4:]] == [
