@@ -45,7 +45,7 @@ Examples:
   gradgraph run --json --listing passes.json train.py
 
 \b
-Exit status: the program's own, 130 interrupted; 1 where that is 0 and a pass could not be written.""",
+Exit status: the program's own; 130 interrupted; 1 instead of 0 if a pass could not be written.""",
 )
 @click.option("-m", "--module", is_flag=True, help="SCRIPT is a module's dotted name, as for python -m.")
 @click.option(
