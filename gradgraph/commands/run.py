@@ -39,8 +39,8 @@ _PLACE = "{pass}"
 Examples:
   gradgraph run train.py                          run it, then list its backward passes
   gradgraph run train.py --epochs 3               what follows the script is for the script
-  gradgraph run --pass 1 --pass -1 train.py       the first and the last pass, as train-pass{pass}.png
-  gradgraph run --pass 2 -o second.json train.py  a graph to open later: gradgraph summary second.json
+  gradgraph run --pass 1 --pass -1 train.py       draw the first and the last pass
+  gradgraph run --pass 2 -o second.json train.py  save the second pass's graph
   gradgraph run -m package.module --lr 0.1        as python -m package.module --lr 0.1
   gradgraph run --json --listing passes.json train.py
 
