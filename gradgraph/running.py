@@ -47,16 +47,23 @@ class Watch:
         self._process = os.getpid()
         self._undo = ExitStack()
         self._chosen: Chosen | None = None
-        when_imported("torch", self._begin)
+        when_imported("torch", self._try_to_begin)
 
     @property
     def in_fork(self) -> bool:
         """Whether this process is one that the watched one forked."""
         return os.getpid() != self._process
 
-    def _begin(self) -> None:
+    def _try_to_begin(self) -> None:
         if self.in_fork:
             return
+        try:
+            self._begin()
+        except Exception as fault:  # a program that makes errors of warnings, for one
+            self._undo.close()
+            self._failed(fault)
+
+    def _begin(self) -> None:
         from gradgraph.counting import Counter
         from gradgraph.passes import observe
 
@@ -95,6 +102,8 @@ class Watch:
                 self._write(number, watcher.graph)
             except (GradGraphError, OSError) as error:
                 self.problems.append(str(error))
+            except Exception as fault:
+                self._failed(fault)
 
     def _failed(self, fault: Exception) -> None:
         described = " ".join(f"{type(fault).__name__}: {fault}".split())

@@ -205,7 +205,7 @@ def test_a_program_that_a_signal_kills() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "", "")
 
 
-@pytest.mark.parametrize("source", ["x = 1\ndef (:\n", "import broken\n", "# -*- coding: nonsense -*-\n", "\0"])
+@pytest.mark.parametrize("source", ["x = 1\ndef (:\n", "import broken\n", "# -*- coding: nonsense -*-\n"])
 def test_a_program_that_cannot_be_compiled(source: str) -> None:
     Path("broken.py").write_text("def f(:\n")
     Path("bad.py").write_text(source)
@@ -527,6 +527,24 @@ def test_a_child_of_render_that_fails_shows_its_own_error() -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["nodes"] == 2
     assert done.stderr == python("forks.py").stderr
+
+
+def test_a_fault_of_ours_is_none_of_the_programs() -> None:
+    Path("sabotage.py").write_text(
+        "import torch\n"
+        "import gradgraph.counting\n"
+        "def broken(*_): raise KeyError('gone')\n"
+        "gradgraph.counting.Walk = broken\n"
+        "torch.ones(1, requires_grad=True).sum().backward()\n"
+        "torch.ones(1, requires_grad=True).sum().backward()\n"
+        "print('ends')\n"
+    )
+    done = run("sabotage.py")
+    assert (done.returncode, done.stdout) == (1, "ends\n")
+    assert done.stderr.splitlines()[1:] == [
+        "error: gradgraph itself failed after 0 passes with KeyError: 'gone', and watched no further. This is a bug: "
+        "please report it."
+    ]
 
 
 def test_passes_of_a_program_that_imports_gradgraph_itself() -> None:
