@@ -215,6 +215,8 @@ def _numbers(row: Row) -> str:
         return f"{row.first}–{row.last}"
     if row.count == 2:
         return f"{row.first}, {row.last}"
+    if row.count == 3 and row.every:
+        return f"{row.first}, {row.first + row.every}, {row.last}"
     return f"{row.first}, {row.first + row.every} … {row.last}" if row.every else f"{row.first} … {row.last}"
 
 

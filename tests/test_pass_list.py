@@ -50,6 +50,10 @@ def test_passes_that_alternate_are_one_row_each() -> None:
         passes.add(seen(number, f"a.py:{number % 3}"))
     numbers = [line.split("  ")[0] for line in passes.to_text().splitlines()[2:]]
     assert numbers == ["1, 4 … 14998", "2, 5 … 14999", "3, 6 … 15000"]
+    three = PassList("a.py")
+    for number in (2, 4, 6):
+        three.add(seen(number))
+    assert "2, 4, 6" in three.to_text()
     passes.add(seen(15_001, "a.py:0"))
     assert passes.rows[2].every == 0
     assert "3 … 15001" in passes.to_text()
