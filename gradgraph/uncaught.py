@@ -16,7 +16,16 @@ _OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 #: program called by itself.
 _BETWEEN = frozenset(
     os.path.join(_OURS, *name.split("/")) + ".py"
-    for name in ("importing", "launch", "passes", "program", "recording/sources", "uncaught")
+    for name in (
+        "importing",
+        "launch",
+        "passes",
+        "program",
+        "recording/modules",
+        "recording/optimizers",
+        "recording/sources",
+        "uncaught",
+    )
 )
 _OVERRIDES = os.path.join("torch", "overrides.py")
 
