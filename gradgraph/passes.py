@@ -28,8 +28,8 @@ class Pass:
 
     Runs are numbered from 1 over the whole process, each observer counting for itself. A run within another one (a
     reentrant checkpoint, a `backward` inside a custom Function) is `nested` and carries the number of the run that it
-    is in. `roots`, `inputs`, `grad_outputs` and `error` are there until `after` has returned, and dropped then: a pass
-    that is kept keeps no tensor.
+    is in. `roots`, `inputs`, `grad_outputs`, `results` and `error` are there until `after` has returned, and dropped
+    then: a pass that is kept keeps no tensor.
 
     Attributes:
         number: 1 for the first run that the observer sees.
@@ -43,6 +43,7 @@ class Pass:
         thread: identifier of the thread that called it.
         first: sequence number of this thread's next autograd node when the run began.
         last: the same when it ended: on this thread it made the nodes from `first` to `last`, exclusive.
+        results: the gradient of each of `inputs`, None where it has none; None before, and of a pass that accumulates.
         error: what the run raised.
     """
 
@@ -57,6 +58,7 @@ class Pass:
     thread: int
     first: int
     last: int | None = None
+    results: tuple[Tensor | None, ...] | None = None
     error: BaseException | None = None
 
 
@@ -206,7 +208,10 @@ def _run(
             pass_ = observation.begin(asked, nested, thread)
             begun.append((observation, pass_))
             observation.observer.before(pass_)
-        return original(t_outputs, *args, **kwargs)
+        results = original(t_outputs, *args, **kwargs)
+        for _, pass_ in begun:
+            pass_.results = results
+        return results
     except BaseException as error:
         for _, pass_ in begun:
             pass_.error = error
@@ -228,7 +233,7 @@ def _end(begun: list[tuple[Observation, Pass]], last: int) -> None:
     finally:
         pass_.roots = pass_.inputs = ()
         pass_.grad_outputs = ()
-        pass_.error = None
+        pass_.results = pass_.error = None
         _end(begun, last)
 
 

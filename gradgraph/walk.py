@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
@@ -68,13 +68,13 @@ class Walk:
         return self.target[self.start[key] : self.start[key + 1]]
 
 
-def made_within(tensors: Sequence[Tensor], first: int, last: int) -> Iterator[Node]:
-    """The nodes behind `tensors` whose sequence numbers are from `first` to `last`, exclusive."""
+def made_within(tensors: Sequence[Tensor], first: int, last: int, stop: Callable[[Node], bool]) -> Iterator[Node]:
+    """The nodes behind `tensors` whose sequence numbers are from `first` to `last`, exclusive, but for what `stop`s."""
     stack = [tensor.grad_fn for tensor in tensors]
     seen: set[Node] = set()
     while stack:
         node = stack.pop()
-        if node is None or node in seen or not first <= node._sequence_nr() < last:
+        if node is None or node in seen or not first <= node._sequence_nr() < last or stop(node):
             continue
         seen.add(node)
         yield node

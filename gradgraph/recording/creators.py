@@ -7,8 +7,9 @@ gradient makes one node, which serves the node that it accumulates for. How many
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,34 +55,49 @@ class CreatorHooks:
         sure: bool,
     ) -> None:
         self._creators = creators
+        self._thread = threading.get_ident()
+        self._key = next(_keys)
         # Of a pass within another one: the node whose backward runs it.
         self._outer = creators.owners[-1] if len(creators) else NOBODY
+        self._inner = 0  # passes that run within this one
         self._walk = walk
         self._identities = identities
         self._executed = _executed(walk, inputs)
         # Outputs of nodes at which several gradients arrive, which are added.
         self._shared = _shared(walk, roots)
-        pairs = zip(walk.source, walk.target, walk.output_nr, strict=True)
-        adding = {u for u, v, nr in pairs if (v, nr) in self._shared} if self._shared else set()
         # Whether what has arrived so far requires a gradient, of the places where something has.
         self._arrived: dict[tuple[int, int], bool] = {}
         self._begin(roots, grad_outputs)
         self._hooked: list[dict[int, Any]] = []
-        self._hook(adding, accumulates=accumulates, sure=sure)
+        self._hook(accumulates=accumulates, sure=sure)
 
     def remove(self) -> None:
         """Take the hooks off; what runs from now on belongs to whoever ran the pass."""
         for hooks in self._hooked:
-            hooks.pop(_KEY, None)
+            hooks.pop(self._key, None)
         self._hooked.clear()
+        self._settle_roots()
         self._mark(_sequence_nr(), self._outer)
         self._creators.trim()
 
-    def _hook(self, adding: set[int], *, accumulates: bool, sure: bool) -> None:
+    def pause(self) -> int:
+        """Another pass is about to run within this one, maybe over nodes of its. Gives what `resume` is to be told."""
+        self._inner += 1
+        return self._creators.owners[-1]
+
+    def resume(self, owner: int) -> None:
+        """It has ended, within the backward of `owner`."""
+        self._inner -= 1
+        self._mark(_sequence_nr(), owner)
+
+    def _hook(self, *, accumulates: bool, sure: bool) -> None:
         executed, identities, hooked = self._executed, self._identities, self._hooked
-        start = self._walk.start
+        start, shared = self._walk.start, self._shared
+        pairs = zip(self._walk.source, self._walk.target, self._walk.output_nr, strict=True)
+        adding = {u for u, v, nr in pairs if (v, nr) in shared} if shared else set()
         mark, own, of_python = self._creators.starts.append, self._creators.owners.append, torch._C._FunctionBase
-        with _fast_registration(hooked):
+        begins = _begins if threading.active_count() == 1 else self._begins_here
+        with _fast_registration(hooked, self._key):
             for key, node in enumerate(self._walk.nodes):
                 owner = identities[key]
                 if owner is None or (executed is not None and key not in executed):
@@ -89,24 +105,49 @@ class CreatorHooks:
                 if start[key] == start[key + 1] and not accumulates:
                     continue
                 python = isinstance(node, of_python)
-                node.register_prehook(_begins(mark, own, owner | PYTHON if python else owner))
+                node.register_prehook(begins(mark, own, owner | PYTHON if python else owner))
                 if sure or python or key in adding:
                     node.register_hook(self._ends(key))
 
     def _mark(self, number: int, owner: int) -> None:
+        self._creators.owners.append(owner)  # first: a thread that reads meanwhile finds an owner for every start
         self._creators.starts.append(number)
-        self._creators.owners.append(owner)
 
     def _begin(self, roots: Sequence[GradientEdge], grad_outputs: Sequence[Tensor | None]) -> None:
-        first = _sequence_nr()
-        self._mark(first, NOBODY)
+        """Before the first node runs the engine adds the gradients of roots that meet."""
+        self._mark(_sequence_nr(), NOBODY)
+        self._first = len(self._creators)
+        self._met: list[int] = []
         for root, gradient in zip(roots, grad_outputs, strict=True):
             place = self._walk.key_of[root.node], root.output_nr
             if place in self._shared and self._arrives(place, gradient is not None and gradient.requires_grad):
-                first = self._added(first, place)
+                owner = self._identities[place[0]]
+                self._met.append(NOBODY if owner is None else owner | ACCUMULATION)
+
+    def _settle_roots(self) -> None:
+        """Which numbers those additions took shows when a node has run: they are the last before it."""
+        starts, owners = self._creators.starts, self._creators.owners
+        number = starts[self._first] if self._first < len(starts) else _sequence_nr()
+        for place, owner in enumerate([*self._met, NOBODY] if self._met else []):
+            starts.insert(self._first + place, number - len(self._met) + place)
+            owners.insert(self._first + place, owner)
+
+    def _begins_here(
+        self, mark: Callable[[int], None], own: Callable[[int], None], owner: int
+    ) -> Callable[[Any], None]:
+        """`_begins`, where another thread may differentiate the same nodes at the same time."""
+        begins, thread = _begins(mark, own, owner), self._thread
+
+        def begins_here(grad_outputs: Any) -> None:
+            if threading.get_ident() == thread:
+                begins(grad_outputs)
+
+        return begins_here
 
     def _ends(self, key: int) -> Callable[[Any, Any], None]:
         def ends(grad_inputs: Sequence[Tensor | None], grad_outputs: Any) -> None:  # noqa: ARG001
+            if self._inner or threading.get_ident() != self._thread:
+                return
             number = _sequence_nr()
             self._mark(number, NOBODY)
             walk = self._walk
@@ -140,39 +181,47 @@ class CreatorHooks:
 def _begins(mark: Callable[[int], None], own: Callable[[int], None], owner: int) -> Callable[[Any], None]:
     # Called for each node of each pass: no more than two appends.
     def begins(grad_outputs: Any) -> None:  # noqa: ARG001 - torch's signature
-        mark(_sequence_nr())
         own(owner)
+        mark(_sequence_nr())
 
     return begins
 
 
-_KEY = -1  # torch's own numbers of hooks begin at 0
+_keys = itertools.count(-1, -1)  # torch's own numbers of hooks begin at 0
+_registering = threading.RLock()
+
+
+class _Hooks(dict[int, Any]):
+    """What torch takes an OrderedDict for, at half the cost: a later handle refers to it weakly."""
+
+    __slots__ = ("__weakref__",)
 
 
 @contextmanager
-def _fast_registration(hooked: list[dict[int, Any]]) -> Iterator[None]:
+def _fast_registration(hooked: list[dict[int, Any]], key: int) -> Iterator[None]:
     """Meanwhile nodes take hooks of this thread without the handle that torch makes for each, at a third of its cost.
 
-    The dicts that the hooks are in, under `_KEY`, are added to `hooked`.
+    The dicts that the hooks are in, under `key`, are added to `hooked`. One thread at a time.
     """
     function: Any = torch.autograd.Function
     thread = threading.get_ident()
-    slow = function._register_hook
 
     def register(hooks: dict[int, Any] | None, hook: Any) -> tuple[Any, Any]:
         if threading.get_ident() != thread:
             return slow(hooks, hook)  # type: ignore[no-any-return]
         if hooks is None:
-            hooks = OrderedDict()  # as torch has it: a later handle refers to it weakly
-        hooks[_KEY] = hook
+            hooks = _Hooks()
+        hooks[key] = hook
         hooked.append(hooks)
         return hooks, None
 
-    function._register_hook = staticmethod(register)
-    try:
-        yield
-    finally:
-        del function._register_hook  # torch's is inherited
+    with _registering:
+        slow = function._register_hook
+        function._register_hook = staticmethod(register)
+        try:
+            yield
+        finally:
+            del function._register_hook  # torch's is inherited
 
 
 def _shared(walk: Walk, roots: Sequence[GradientEdge]) -> set[tuple[int, int]]:
@@ -187,7 +236,7 @@ def _executed(walk: Walk, inputs: Sequence[Tensor | GradientEdge]) -> set[int] |
     if not inputs:
         return None
     ends = [key for key in range(len(walk.nodes)) if walk.start[key] == walk.start[key + 1]]
-    wanted = {id(one) for one in inputs if isinstance(one, Tensor) and one.grad_fn is None}
+    wanted = set(map(id, inputs))
     executed = {key for key in ends if id(getattr(walk.nodes[key], "variable", None)) in wanted}
     if len(executed) == len(ends):
         return None  # every path ends in one of them

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
@@ -18,6 +19,7 @@ from torch.autograd.graph import Node
 from torch.utils.weak import TensorWeakRef
 
 from gradgraph.recording.timeline import NOBODY, Timeline
+from gradgraph.walk import made_within
 
 __all__ = [
     "ACCUMULATION",
@@ -44,6 +46,8 @@ _NUMBER = (1 << NUMBER_BITS) - 1
 _LEAF = (1 << 20) - 1  # stands for a thread in a creator: the number is an index in `Log.leaves`
 _UNNUMBERED = 2**64 - 1  # the sequence number of every AccumulateGrad
 _TAG = "gradgraph thread"  # in the metadata of nodes that other threads made than the one that began the recording
+_tokens = itertools.count(1)  # of such threads, through all recordings: a tag outlives its own
+_tagged = False  # whether there were any: reading tags takes memory
 _STILL_ON = 2**64 - 1
 
 _MOST_PASSES = 10_000
@@ -136,7 +140,6 @@ class Log:
         self.modules: list[ModuleRecord] = []
         self.passes: deque[PassRecord] = deque(maxlen=_MOST_PASSES)
         self.active = False
-        self._began_on = threading.get_ident()
         self._leaves: list[TensorWeakRef] = []
         self._leaf_of: dict[int, int] = {}
         self._local = threading.local()
@@ -148,22 +151,37 @@ class Log:
         log: ThreadLog | None = getattr(self._local, "log", None)
         if log is None:
             with self._lock:
-                log = self._local.log = self.threads[len(self.threads)] = ThreadLog(len(self.threads))
+                global _tagged
+                _tagged = True
+                token = next(_tokens) % (_LEAF - 1) + 1
+                log = self._local.log = self.threads[token] = ThreadLog(token)
                 log.begin()
         return log
 
-    def tag(self, node: Any, token: int) -> None:
-        """Say that `node` was made by another thread than the first."""
-        node.metadata[_TAG] = token
+    def tag(self, results: Any, span: tuple[int, int], there_before: Container[Any], token: int) -> None:
+        """Say that what is new behind `results`, of the numbers of `span`, was made by another thread than the first.
+
+        The search ends at nodes that are tagged, and at those `there_before`: maybe another thread's, whose numbers
+        mean something else.
+        """
+        several = results if isinstance(results, (tuple, list)) else (results,)
+        tensors = [one for one in several if isinstance(one, Tensor)]
+
+        def stop(node: Any) -> bool:  # torch declares metadata as a method
+            return node in there_before or _TAG in node.metadata
+
+        node: Any
+        for node in made_within(tensors, *span, stop):
+            node.metadata[_TAG] = token
 
     def token_of(self, node: Any) -> int:
         """Token of the thread that made `node`."""
-        token: int = 0 if len(self.threads) == 1 else node.metadata.get(_TAG, 0)
+        token: int = node.metadata.get(_TAG, 0) if _tagged else 0
         return token
 
     def identities(self, nodes: Sequence[Node]) -> list[int | None]:
         """`identity` of each of `nodes`."""
-        if len(self.threads) > 1:
+        if _tagged:
             return [self.identity(node) for node in nodes]
         numbers = [node._sequence_nr() for node in nodes]
         return [
@@ -175,17 +193,19 @@ class Log:
         """A number for `node` that stays the same while it lives; None for a leaf not seen before, unless `new`."""
         number: int = node._sequence_nr()
         if number != _UNNUMBERED:
-            return number if len(self.threads) == 1 else number | self.token_of(node) << NUMBER_BITS
+            return number | self.token_of(node) << NUMBER_BITS
         variable: Tensor | None = getattr(node, "variable", None)
         index = self._leaf_of.get(id(variable))
         if index is None or self._leaves[index]() is not variable:
             if not new or variable is None:
                 return None
-            if len(self._leaves) >= _MOST_LEAVES:
-                self._leaves.clear()
-                self._leaf_of.clear()
-            index = self._leaf_of[id(variable)] = len(self._leaves)
-            self._leaves.append(TensorWeakRef(variable))
+            with self._lock:
+                if len(self._leaves) >= _MOST_LEAVES:
+                    self._leaves.clear()
+                    self._leaf_of.clear()
+                index = len(self._leaves)
+                self._leaves.append(TensorWeakRef(variable))
+                self._leaf_of[id(variable)] = index
         return _LEAF << NUMBER_BITS | index
 
     def look_up(self) -> None:
@@ -217,8 +237,8 @@ class Log:
         thread = self.threads.get(token)
         if number == _UNNUMBERED or thread is None or not thread.covers(number):
             return None
-        if token == 0 and not self.active and threading.get_ident() != self._began_on:
-            return None  # of a thread that nobody recorded, and whose numbers mean something else
+        if token == 0 and getattr(self._local, "log", None) is None:
+            return None  # of a thread that nobody recorded, perhaps, and whose numbers mean something else
         found = NodeRecord()
         line = thread.lines.owner_of(number)
         if line != NOBODY:

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgraph.orders import orders_of
 from gradgraph.passes import Pass
 from gradgraph.recording.creators import CreatorHooks
 from gradgraph.recording.log import INSIDE, NUMBER_BITS, Log, PassRecord
 from gradgraph.recording.sources import Lines
-from gradgraph.walk import Walk, made_within
+from gradgraph.walk import Walk
 
 __all__ = ["PassLog"]
 
@@ -41,8 +41,9 @@ class PassLog:
         """Hook the graph, where the pass will record one of its own."""
         mode = self._enter()
         running = _Running(self._log, pass_, mode, self._line())
-        self._running.setdefault(pass_.thread, []).append(running)
-        running.begin()
+        stack = self._running.setdefault(pass_.thread, [])
+        stack.append(running)
+        running.begin(stack[-2] if len(stack) > 1 else None)
 
     def after(self, pass_: Pass) -> None:
         """Unhook it and note what the pass made."""
@@ -64,13 +65,16 @@ class _Running:
         self._order = 0
         self._walk: Walk | None = None
         self._hooks: CreatorHooks | None = None
+        self._paused: tuple[CreatorHooks, int] | None = None  # of the pass that this one is in
         self._multithreading = torch._C._is_multithreading_enabled()
         self._was_inside = 0
         self._first = _sequence_nr()
         self._started = time.perf_counter()
 
-    def begin(self) -> None:
-        """The engine is about to run."""
+    def begin(self, outer: _Running | None) -> None:
+        """The engine is about to run, within the pass `outer` if there is one."""
+        if outer is not None and outer._hooks is not None:
+            self._paused = outer._hooks, outer._hooks.pause()
         if self._pass.create_graph:
             with torch._C.DisableTorchFunction():
                 self._hook()
@@ -92,11 +96,16 @@ class _Running:
         torch._C._set_multithreading_enabled(self._multithreading)
         if self._hooks is not None:
             self._hooks.remove()
+        if self._paused is not None:
+            hooks, owner = self._paused
+            hooks.resume(owner)
         pass_ = self._pass
         last = self._first if pass_.last is None else pass_.last
         made = last - self._first if pass_.create_graph else 0
         if made:
             self._thread.passes.own(self._first, last, self._order << NUMBER_BITS | pass_.number)
+            if self._was_inside and self._mode is not None:
+                self._mode.note_pass(self._first, last)
             self._tag(last)
         if not pass_.nested:
             self._log.passes.append(
@@ -134,18 +143,20 @@ class _Running:
         )
 
     def _tag(self, last: int) -> None:
-        """Of another thread's nodes those that only `.grad` leads to; the rest is tagged with what `grad` returns."""
-        if self._thread.token and self._pass.accumulates and self._walk is not None:
+        """Another thread's nodes are told by tags: those behind what the pass gives, or behind `.grad`."""
+        if self._thread.token and self._walk is not None:
             with torch._C.DisableTorchFunction():
                 leaves: list[Any] = [getattr(node, "variable", None) for node in self._walk.nodes]
-                grads = [leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None]
-                for node in made_within(grads, self._first, last):
-                    self._log.tag(node, self._thread.token)
+                grads = [] if not self._pass.accumulates else [leaf.grad for leaf in leaves if leaf is not None]
+                results = [*(self._pass.results or ()), *grads]
+                self._log.tag(results, (self._first, last), self._walk.key_of, self._thread.token)
 
 
 def _edge(root: Tensor | GradientEdge) -> GradientEdge | None:
-    """The edge that a pass starts at; None for a leaf, behind which there is nothing to see."""
+    """The edge that a pass starts at; None for a tensor without a graph, which the engine will complain of."""
     if isinstance(root, GradientEdge):
         return root
-    # Not get_gradient_edge, which makes a node for some: the pass holds the tensor meanwhile.
-    return None if root.grad_fn is None else GradientEdge(root.grad_fn, root.output_nr)
+    # Not get_gradient_edge for all, which makes a node more: the pass holds the tensor meanwhile.
+    if root.grad_fn is not None:
+        return GradientEdge(root.grad_fn, root.output_nr)
+    return get_gradient_edge(root) if root.requires_grad else None

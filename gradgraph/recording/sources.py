@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import functools
 import os
 import sys
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 import gradgraph
 from gradgraph.recording.log import Log, ThreadLog
-from gradgraph.walk import made_within
 
 __all__ = ["Lines", "Sites", "TaggedLines", "custom_functions", "new_threads"]
 
@@ -141,6 +142,7 @@ class Lines(TorchFunctionMode):
         # What is not looked up yet, five entries each: first and last number, `inside`, code, and place in it.
         self._waiting: deque[Any] = deque(maxlen=5 * _MOST)
         self._note = self._waiting.extend
+        self._looking = threading.RLock()
         self._place = sites.place if sites.stack else None
         thread.look_up = self.look_up
 
@@ -167,19 +169,39 @@ class Lines(TorchFunctionMode):
 
     def look_up(self) -> None:
         """Write the lines of what was noted into the thread's timeline."""
-        own, index = self._thread.lines.own, self._sites.index
-        entries = iter(self._waiting)
-        for first, last, inside, code, place in zip(entries, entries, entries, entries, entries, strict=True):
-            own(first, last, index(code, place) | inside)
-        self._waiting.clear()
+        own, index, waiting = self._thread.lines.own, self._sites.index, self._waiting
+        with self._looking:  # any thread may ask, and this one's notes go on meanwhile
+            taken = list(waiting)
+            if len(taken) > 4 * _MOST:
+                waiting.clear()  # not one by one: it could be full, and drop part of an entry meanwhile
+            else:
+                for _ in taken:
+                    waiting.popleft()
+            entries = iter(taken)
+            for first, last, inside, code, place in zip(entries, entries, entries, entries, entries, strict=True):
+                own(first, last, index(code, place) | inside)
 
-    def note(self, first: int, frame: FrameType, result: Any = None) -> None:  # noqa: ARG002 - of TaggedLines
+    def inputs(self, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - of TaggedLines
+        """What `note` needs to know of what an operation takes."""
+        return ()
+
+    def note(self, first: int, frame: FrameType, result: Any = None, inputs: Any = ()) -> None:  # noqa: ARG002 - too
         """What ran since `first` was called from `frame` and gave `result`."""
         last = _sequence_nr()
         users = self._sites.innermost(frame)
         if last != first and users is not None:
-            self.look_up()
-            self._thread.lines.own(first, last, self._sites.index(users.f_code, self._sites.place(users)) | self.inside)
+            with self._looking:
+                self.look_up()
+                site = self._sites.index(users.f_code, self._sites.place(users))
+                self._thread.lines.own(first, last, site | self.inside)
+
+    def note_pass(self, first: int, last: int) -> None:
+        """A pass within another one has run: what the engine made in it, no hook of the user's did."""
+        site = self._sites.here()
+        if site is not None:
+            with self._looking:
+                self.look_up()
+                self._thread.lines.own(first, last, site)
 
     def put(self) -> None:
         """Put the mode on top of this thread's stack."""
@@ -229,23 +251,25 @@ class TaggedLines(Lines):
         """Run the operation, see its numbers, and tag its nodes."""
         if _compiling():
             return func(*args, **kwargs) if kwargs else func(*args)
+        inputs = self.inputs(args, kwargs)
         first = _sequence_nr()
         result = super().__torch_function__(func, types, args, kwargs)
-        self._tag(result, first)
+        self._tag(result, first, inputs)
         return result
 
-    def note(self, first: int, frame: FrameType, result: Any = None) -> None:
-        """What ran since `first` was called from `frame` and gave `result`."""
-        super().note(first, frame, result)
-        self._tag(result, first)
+    def inputs(self, args: Any, kwargs: Any) -> set[Any]:
+        """The nodes behind what an operation takes, before an operation in place puts itself there."""
+        return {one.grad_fn for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
 
-    def _tag(self, result: Any, first: int) -> None:
+    def note(self, first: int, frame: FrameType, result: Any = None, inputs: Any = ()) -> None:
+        """What ran since `first` was called from `frame`, took what stands on `inputs`, and gave `result`."""
+        super().note(first, frame)
+        self._tag(result, first, inputs)
+
+    def _tag(self, result: Any, first: int, inputs: set[Any]) -> None:
         last = _sequence_nr()
-        if last == first or not self.on:
-            return
-        results = result if isinstance(result, (tuple, list)) else (result,)
-        for node in made_within([one for one in results if isinstance(one, Tensor)], first, last):
-            self._log.tag(node, self._token)
+        if last != first and self.on:
+            self._log.tag(result, (first, last), inputs, self._token)
 
 
 @contextmanager
@@ -262,11 +286,12 @@ def custom_functions(lines: Callable[[], Lines | None]) -> Iterator[None]:
 
     @functools.wraps(function.apply)
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        mode = lines()
+        inputs = () if mode is None else mode.inputs(args, kwargs)
         first = _sequence_nr()
         result = original.__get__(None, cls)(*args, **kwargs)
-        mode = lines()
         if mode is not None and mode.on:
-            mode.note(first, _getframe(1), result)
+            mode.note(first, _getframe(1), result, inputs)
         return result
 
     patched = classmethod(apply)
@@ -280,8 +305,15 @@ def custom_functions(lines: Callable[[], Lines | None]) -> Iterator[None]:
 
 @contextmanager
 def new_threads(enter: Callable[[], object]) -> Iterator[None]:
-    """Meanwhile call `enter` first in every thread that is started."""
+    """Meanwhile call `enter` first in every thread that is started, and in pools that stand already, at each task."""
     original = threading.Thread.start
+    task: Any = concurrent.futures.thread._WorkItem
+    original_task = task.run
+
+    @functools.wraps(original_task)
+    def run_task(self: Any, *args: Any) -> Any:
+        enter()
+        return original_task(self, *args)
 
     @functools.wraps(original)
     def start(self: threading.Thread) -> None:
@@ -297,8 +329,11 @@ def new_threads(enter: Callable[[], object]) -> Iterator[None]:
         original(self)
 
     threading.Thread.start = start  # type: ignore[method-assign]
+    task.run = run_task
     try:
         yield
     finally:
+        if task.run is run_task:
+            task.run = original_task
         if threading.Thread.start is start:
             threading.Thread.start = original  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ number b, a module's forward or one line of a program, made exactly the nodes nu
 
 from __future__ import annotations
 
+import threading
 from array import array
 from bisect import bisect_left, bisect_right
 
@@ -22,16 +23,18 @@ class Timeline:
     """Owners of half-open intervals of numbers: of each number, the innermost interval's.
 
     Owners are numbers below `NOBODY`. Kept in two columns: from `starts[i]` to `starts[i + 1]` everything belongs to
-    `owners[i]`. `starts` never falls; who knows what comes in order may append to both, and call `trim` now and then.
-    Constant memory, however long a program runs: the oldest intervals are forgotten.
+    `owners[i]`. `starts` never falls; who knows what comes in order may append to both, `owners` first, and call
+    `trim` now and then.
+    Constant memory, however long a program runs: the oldest intervals are forgotten. One thread writes, any may read.
     """
 
-    __slots__ = ("_waiting", "owners", "starts")
+    __slots__ = ("_settling", "_waiting", "owners", "starts")
 
     def __init__(self) -> None:
         self.starts = array("Q")
         self.owners = array("Q")
         self._waiting: list[int] = []  # first, last and owner of each interval that is not sorted in yet
+        self._settling = threading.Lock()
 
     def __len__(self) -> int:
         self.settle()
@@ -39,7 +42,7 @@ class Timeline:
 
     def own(self, first: int, last: int, owner: int) -> None:
         """`first` to `last`, exclusive, belongs to `owner` where nobody claimed it: inner intervals come first."""
-        self._waiting += (first, last, owner)
+        self._waiting.extend((first, last, owner))
         if len(self._waiting) > _MOST_WAITING:
             self.settle()
 
@@ -58,10 +61,12 @@ class Timeline:
 
     def settle(self) -> None:
         """Sort in what waits. While a program runs this would cost more than all the rest."""
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), 3):
-            self._sort_in(*waiting[start : start + 3])
-        self.trim()
+        with self._settling:
+            waiting = self._waiting[:]
+            del self._waiting[: len(waiting)]  # and not what the thread that writes has added since
+            for start in range(0, len(waiting), 3):
+                self._sort_in(*waiting[start : start + 3])
+            self.trim()
 
     def _sort_in(self, first: int, last: int, owner: int) -> None:
         starts, owners = self.starts, self.owners
