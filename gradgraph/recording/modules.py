@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import local
+from dataclasses import dataclass, field
+from threading import Lock, local
 from typing import Any
 from weakref import ref
 
@@ -28,7 +29,7 @@ class _Known:
 
     module: ref[nn.Module]
     index: int
-    calls: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  # of its calls; threads share them
 
 
 class _Running:
@@ -37,6 +38,7 @@ class _Running:
     def __init__(self, own: Callable[[int, int, int], None]) -> None:
         self.own = own
         self.calls: list[_Known] = []
+        self.owner = 0  # the call that was begun last
 
 
 class ModuleCalls:
@@ -51,6 +53,7 @@ class ModuleCalls:
         self._log = log
         self._enter = enter
         self._local = local()
+        self._lock = Lock()
         self._known: dict[int, _Known] = {}
         self._parts: dict[int, dict[int, str]] = {}  # of the modules that called others, by index
 
@@ -82,9 +85,12 @@ class ModuleCalls:
             self._enter()
         known = self._known.get(id(module))
         if known is None or known.module() is not module:
-            known = self._new(module, running.calls)
-        known.calls += 1
+            with self._lock:
+                known = self._known.get(id(module))
+                if known is None or known.module() is not module:
+                    known = self._new(module, running.calls)
         running.calls.append(known)
+        running.owner = known.index << NUMBER_BITS | next(known.numbers)
         return running
 
     def _new(self, module: nn.Module, running: list[_Known]) -> _Known:
@@ -129,8 +135,7 @@ def _wrapped(original: Any) -> Any:
         if _compiling() or (noting := _noting) is None:  # torch.compile traces this: nothing of it is to be left
             return original(self, *args, **kwargs)
         running = noting.begin(self)
-        own, module = running.own, running.calls[-1]
-        owner = module.index << NUMBER_BITS | module.calls
+        own, owner = running.own, running.owner
         first = _sequence_nr()
         try:
             return original(self, *args, **kwargs)

@@ -188,7 +188,7 @@ OPS: list[Op] = [
 def differentiated(rng: random.Random, pool: list[Tensor]) -> list[Tensor]:
     """One random pass over some of `pool`; what it gives."""
     roots = [one for one in rng.choices(pool[-6:], k=rng.choice([1, 1, 2, 3])) if one.requires_grad]
-    leaves = [one for one in pool if one.grad_fn is None]
+    leaves = [one for one in pool if one.is_leaf and one.requires_grad]
     with_graph = [one for one in pool if one.requires_grad]
     gradients = [rng.choice([torch.ones(3, 3), torch.ones(3, 3), rng.choice(pool)]) for _ in roots]
     if not roots:

@@ -107,6 +107,19 @@ def test_tracing_what_another_thread_still_records(hectic: None) -> None:
             thread.join()
 
 
+def test_calls_of_one_module_at_the_same_time(hectic: None) -> None:
+    net, x = nn.Tanh(), torch.randn(3, requires_grad=True)
+
+    def work(_: int) -> list[Tensor]:
+        return [net(x) for _ in range(200)]
+
+    with record() as recording:
+        results = in_threads(work)
+    data = [data for _, data in recording.trace(results).nodes(data=True) if data["op"] == "TanhBackward0"]
+    assert {one["module"] for one in data} == {"net"}
+    assert sorted(one["module_call"] for one in data) == list(range(1, 801))
+
+
 def test_a_thread_of_an_earlier_recording_is_nobody_here() -> None:
     """Numbers and threads come again: nodes made elsewhere must not pass for this recording's."""
     x = torch.randn(3, requires_grad=True)
