@@ -63,7 +63,7 @@ def subject_of(
         from gradgraph.view import focus as focused
 
         drawn = focused(drawn, focus, hops=hops)
-    return drawn, (*captions, *_captions(drawn))
+    return drawn, (*captions, *_captions(drawn), *_unrecorded(graph))
 
 
 def _is_view(graph: Any) -> bool:
@@ -118,3 +118,14 @@ def _captions(drawn: Any) -> list[str]:
     if hidden:
         said.append(f"{hidden:,} of {total:,} nodes not shown")
     return said
+
+
+def _unrecorded(graph: Any) -> list[str]:
+    """How many operations of a graph that was recorded in part are not known to the recording. Views do not say."""
+    if _is_view(graph) or not graph.graph.get("recorded"):
+        return []
+    made = [data for data in graph.nodes.values() if data.get("kind") not in ("leaf", "root")]
+    missed = sum(data.get("provenance") not in (None, "recorded") for data in made)
+    if not missed:
+        return []
+    return [f"{missed:,} of {len(made):,} operations were made outside the recording: no line, no module"]
