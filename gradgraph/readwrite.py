@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = ["from_dict", "read_json", "to_dict", "write_graphml", "write_json"]
 
 _FORMAT = "gradgraph"
 _FLOAT = "$float"
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 _RESERVED_OF_EDGES = frozenset(("source", "target", "key"))
 
 
@@ -156,7 +158,7 @@ def from_dict(data: Any) -> AutogradGraph:
 def write_graphml(graph: AutogradGraph, path: str | os.PathLike[str]) -> Path:
     """Write `graph` as GraphML, for Gephi, yEd, igraph and networkx. Attributes that are null are left out.
 
-    GraphML holds scalars only: lists and dicts are written as JSON text.
+    GraphML holds scalars only: lists and dicts are written as JSON text. Characters that XML forbids become U+FFFD.
 
     Raises:
         InputError: `path` cannot be written.
@@ -208,11 +210,13 @@ def _decoded(value: Any) -> Any:
 
 
 def _scalars(data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, (str, int, float)) else json.dumps(_encoded(value))
-        for name, value in data.items()
-        if value is not None
-    }
+    return {name: _scalar(value) for name, value in data.items() if value is not None}
+
+
+def _scalar(value: Any) -> str | int | float:
+    if isinstance(value, str):
+        return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", value)
+    return value if isinstance(value, (int, float)) else json.dumps(_encoded(value))
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

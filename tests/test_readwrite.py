@@ -91,6 +91,15 @@ def test_networkx_reads_it_too(tmp_path: Path) -> None:
     assert theirs.nodes[3]["op"] == graph.nodes[3]["op"]
 
 
+def test_graphml_of_names_that_xml_forbids_opens(tmp_path: Path) -> None:
+    names = ["nul\0", "escape\x1b", "\ud800lone", "\uffff", "</graphml>", "new\nline\t", "🦊"]
+    leaves = {name: torch.ones(1, requires_grad=True) for name in names}
+    graph = trace(torch.stack(list(leaves.values())).sum(), leaves)
+    theirs = nx.read_graphml(write_graphml(graph, tmp_path / "g.graphml"), node_type=int, force_multigraph=True)
+    written = {data["name"] for _, data in theirs.nodes(data=True) if "name" in data}
+    assert written == {"nul�", "escape�", "�lone", "�", "</graphml>", "new\nline\t", "🦊"}
+
+
 def test_graphml_opens_in_networkx(tmp_path: Path) -> None:
     x = torch.ones(2, requires_grad=True)
     graph = trace((x * x).sum(), {"</x>&": x})
