@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradgraph.render.folded import folded_lines
-from gradgraph.render.lines import Line, Show, alerting, lines_of, short_source
+from gradgraph.render.lines import Line, Show, alerting, lines_of, printable, short_source
 from gradgraph.render.measures import MeasureName, measured, scale_of
 from gradgraph.render.picture import Arrow, Box, Cluster, Picture, box
 
@@ -219,4 +219,4 @@ def _clusters(graph: Drawable) -> Iterator[Cluster]:
     for name, about in (getattr(graph, "clusters", None) or {}).items():
         times = int(about.get("times") or 1)
         label = str(about.get("label") or name).removesuffix(f"×{times}").rstrip()
-        yield Cluster(name, short_source(label), about.get("parent"), times)
+        yield Cluster(name, printable(short_source(label)), about.get("parent"), times)

@@ -12,7 +12,7 @@ from gradgraph.layout import Frame, Placed, Route, cut
 from gradgraph.render.dot_legend import legend
 from gradgraph.render.dot_looks import arrow_attributes, box_look, inches, listed, quoted
 from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD
-from gradgraph.render.lines import printable
+from gradgraph.render.lines import printable, shorten
 from gradgraph.render.measures import Measure
 from gradgraph.render.picture import DETAIL_PT, HEAD_PT, Arrow, Box, Cluster, Picture
 from gradgraph.render.theme import Theme
@@ -97,7 +97,8 @@ def _within(box: Box, frame: Frame) -> bool:
 
 
 def _cluster_label(cluster: Cluster) -> str:
-    return f"{cluster.label} ×{cluster.times:,}" if cluster.times > 1 else cluster.label
+    label = shorten(cluster.label, 61)
+    return f"{label} ×{cluster.times:,}" if cluster.times > 1 else label
 
 
 def _clusters(picture: Picture, theme: Theme) -> Iterator[str]:

@@ -85,7 +85,7 @@ def shorten(text: str, most: int = LONGEST) -> str:
     if len(text) <= most:
         return text
     front = (most - 1) * 2 // 5 + 1
-    return f"{text[:front]}…{text[len(text) - (most - 1 - front) :]}"
+    return f"{text[:front].rstrip(' …')}…{text[len(text) - (most - 1 - front) :].lstrip(' …')}"
 
 
 def printable(text: str) -> str:

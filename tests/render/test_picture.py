@@ -207,6 +207,7 @@ def test_a_line_is_one_short_printable_line(text: str) -> None:
 def test_shortening_keeps_both_ends() -> None:
     assert shorten("transformer.h.0.attn.c_attn.weight", 24) == "transforme…c_attn.weight"
     assert shorten("short") == "short"
+    assert shorten("3 ops: MulBackward0 … AddBackward0", 24) == "3 ops: Mul…AddBackward0"
     cut = box("k", [Line("a" * 100, "head")], "op", 0)
     assert cut.full == "a" * 100
     assert len(cut.lines[0].text) == 34

@@ -8,7 +8,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
+import gradgraph
 from gradgraph.layout import Link, Spot, lanes
 from gradgraph.render import to_dot, to_svg
 from gradgraph.render.by_dot import placed_by_dot
@@ -187,6 +189,34 @@ def test_lanes_are_named_after_their_orders() -> None:
 def test_what_was_not_recorded_is_said() -> None:
     assert "creators unknown, since nothing was recorded" in to_svg(double_backward())
     assert "creators unknown" not in to_svg(layered(), layout="lanes")
+
+
+@pytest.mark.parametrize("fold", ["auto", "module"])
+def test_what_was_made_outside_the_recording_is_counted(fold: Any) -> None:
+    early = (torch.ones(2, requires_grad=True) * 3).sin()
+    with gradgraph.record():
+        late = early.exp().sum()
+    _, captions = subject_of(gradgraph.trace(late), fold=fold)
+    assert captions[-1] == "2 of 4 operations were made outside the recording: no line, no module"
+    with gradgraph.record():
+        whole = (torch.ones(2, requires_grad=True) * 3).sum()
+    assert not any("outside" in said for said in subject_of(gradgraph.trace(whole), fold=fold)[1])
+
+
+@pytest.mark.parametrize("layout", ["lanes", "dot"])
+def test_hostile_names_of_modules_stay_within_their_frames(layout: Any) -> None:
+    names = ["</svg>", 'a<b&c"d', "new\nline", "x" * 10_000, "\ud800lone", "nul\0", "]]>", "\\N{x}|{y}"]
+    net = torch.nn.Sequential()
+    for name in names:
+        net.add_module(name, torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Tanh()))
+    with gradgraph.record():
+        graph = gradgraph.trace(net(torch.ones(1, 1)).sum(), net)
+    svg = to_svg(graph, fold="module", expand=names, layout=layout).encode()
+    width = float(ElementTree.fromstring(svg).get("width", "").removesuffix("pt"))
+    assert width < 1000
+    source = to_dot(graph, fold="module", expand=names, layout=layout)
+    assert source.encode()
+    assert max(map(len, re.findall(r' label="[^"]*"', source))) < 200
 
 
 @pytest.mark.parametrize("name", GALLERY)
