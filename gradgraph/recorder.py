@@ -146,7 +146,8 @@ class Recording:
 
     def __repr__(self) -> str:
         state = "not begun" if self._log is None else "recording" if self.active else "finished"
-        passes = "" if self._log is None else f", {len(self._log.passes)} backward passes"
+        count = 0 if self._log is None else len(self._log.passes)
+        passes = "" if self._log is None else f", {count} backward {'pass' if count == 1 else 'passes'}"
         return f"<Recording: {state}{passes}>"
 
     def _begun(self) -> Log:

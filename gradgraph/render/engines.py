@@ -285,6 +285,6 @@ def _malformed(complaint: str) -> str:
 def _too_slow(who: str, timeout: float) -> RenderError:
     return RenderError(
         f"{who} did not finish within the limit of {timeout:g} s and was ended: the graph is too large or too tangled "
-        "for its layout. Draw a part of it (trace an intermediate tensor, or take a subgraph), write .dot instead, or "
-        "give a longer timeout."
+        "for its layout. Draw a part of it (trace an intermediate tensor, or take a subgraph) or fold it, have it laid "
+        "out in lanes, write .dot instead, or give a longer timeout."
     )

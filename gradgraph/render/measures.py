@@ -111,7 +111,8 @@ def measured(nodes: Mapping[int, Mapping[str, Any]], color: str) -> dict[int, fl
             values[key] = number
     if not any(map(math.isfinite, values.values())):
         raise InputError(
-            f"color={color!r} needs nodes that carry {color!r}, and none has a finite value; annotate the graph first."
+            f"color={color!r} needs nodes that carry {color!r}, and none has a finite value; annotate the graph first: "
+            f"gradgraph.annotate(graph, {color!r}, values)."
         )
     return values
 

@@ -509,4 +509,5 @@ def test_repr() -> None:
     assert repr(recording) == "<Recording: not begun>"
     with recording:
         assert repr(recording) == "<Recording: recording, 0 backward passes>"
-    assert repr(recording) == "<Recording: finished, 0 backward passes>"
+        torch.ones(1, requires_grad=True).sum().backward()
+    assert repr(recording) == "<Recording: finished, 1 backward pass>"
