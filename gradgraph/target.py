@@ -148,7 +148,7 @@ def opened(
     """
     target = parse_target(target) if isinstance(target, str) else target
     if number is not None:
-        _check_number(target, number)
+        _check_takes_pass(target)
     if target.kind == "saved":
         if arguments:
             raise TargetError(f"{target.text} is a saved graph and takes no arguments; leave out what follows `--`.")
@@ -170,7 +170,7 @@ def opened(
             yield _named(target, str(target.name), None)
 
 
-def _check_number(target: Target, number: int) -> None:
+def _check_takes_pass(target: Target) -> None:
     if target.kind != "script" or target.name is not None:
         script = f"{target.location} alone" if target.kind == "script" else "a script, such as train.py"
         raise TargetError(

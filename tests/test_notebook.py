@@ -147,3 +147,16 @@ def test_the_tutorial_runs_and_shows_pictures(monkeypatch: pytest.MonkeyPatch, t
 def test_the_tutorial_is_stored_without_outputs() -> None:
     notebook = nbformat.read(TUTORIAL, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_recorded_lines_go_by_their_cell() -> None:
+    source = (
+        "import torch, gradgraph\n"
+        "x = torch.ones(2, requires_grad=True)\n"
+        "with gradgraph.record():\n"
+        "    y = x.exp()\n"
+        "print(gradgraph.trace(y).nodes[0]['source'])"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert [output["text"] for output in notebook.cells[0]["outputs"]] == ["In[1]:4 in <module>\n"]

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gradgraph import InputError, trace
 from gradgraph.graph import NODE_ATTRIBUTES
-from gradgraph.recording.log import Log
 from gradgraph.recorder import record
+from gradgraph.recording.log import Log
 from gradgraph.tracer import trace_in
 from tests.cases import CASES, Case, deep_chain, maml, mlp, pinn, wgan_gp
 from tests.test_opinfo import walk

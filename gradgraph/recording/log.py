@@ -137,7 +137,7 @@ class Log:
         self.threads: dict[int, ThreadLog] = {0: self.home}
         self.sites: list[str] = []
         self.stacks: dict[int, list[str]] = {}  # of a site, the lines that called it, where asked for
-        self.modules: list[ModuleRecord] = []
+        self.modules: dict[int, ModuleRecord] = {}
         self.passes: deque[PassRecord] = deque(maxlen=_MOST_PASSES)
         self.active = False
         self._leaves: list[TensorWeakRef] = []
@@ -248,7 +248,7 @@ class Log:
             found.made_by, found.order = made_by & _NUMBER, made_by >> NUMBER_BITS
             found.creator, found.accumulation = self._creator(thread, number)
         call = self._call(thread, number)
-        if call != NOBODY:
+        if call != NOBODY and call >> NUMBER_BITS in self.modules:
             found.module, found.call = call >> NUMBER_BITS, call & _NUMBER
         return found
 

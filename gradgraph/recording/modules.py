@@ -22,6 +22,8 @@ __all__ = ["ModuleCalls", "module_names"]
 _compiling = torch.compiler.is_dynamo_compiling
 _sequence_nr = torch._C._autograd._get_sequence_nr
 
+_MOST = 10_000  # modules that are remembered, unless more are alive
+
 
 @dataclass(eq=False)
 class _Known:
@@ -54,6 +56,8 @@ class ModuleCalls:
         self._enter = enter
         self._local = local()
         self._lock = Lock()
+        self._indices = itertools.count(max(log.modules, default=-1) + 1)
+        self._most = _MOST
         self._known: dict[int, _Known] = {}
         self._parts: dict[int, dict[int, str]] = {}  # of the modules that called others, by index
 
@@ -94,7 +98,9 @@ class ModuleCalls:
         return running
 
     def _new(self, module: nn.Module, running: list[_Known]) -> _Known:
-        known = self._known[id(module)] = _Known(ref(module), len(self._log.modules))
+        if len(self._log.modules) >= self._most:
+            self._forget()
+        known = self._known[id(module)] = _Known(ref(module), next(self._indices))
         root, path = known.index, ""
         for caller in reversed(running):
             inner = self._path_in(caller, module)
@@ -102,8 +108,19 @@ class ModuleCalls:
                 record = self._log.modules[caller.index]
                 root, path = record.root, f"{record.path}.{inner}" if record.path else inner
                 break
-        self._log.modules.append(ModuleRecord(known.module, root, path, type(module).__name__))
+        self._log.modules[known.index] = ModuleRecord(known.module, root, path, type(module).__name__)
         return known
+
+    def _forget(self) -> None:
+        """Forget modules that are gone, of a program that makes them as it runs."""
+        modules = self._log.modules
+        alive = {index for index, one in modules.items() if one.module() is not None}
+        alive |= {modules[index].root for index in alive}
+        for index in modules.keys() - alive:
+            del modules[index]
+            self._parts.pop(index, None)
+        self._known = {key: known for key, known in self._known.items() if known.index in alive}
+        self._most = max(_MOST, 2 * len(alive))
 
     def _path_in(self, caller: _Known, module: nn.Module) -> str | None:
         """Where `module` stands in the one that called it."""

@@ -98,7 +98,7 @@ class Provenance:
     def _module_names(self, log: Log, paths: Mapping[int, str]) -> dict[int, str]:
         roots = {log.modules[record.module].root for record in self.records.values() if record.module is not None}
         # Modules without nodes of their own may own parameters.
-        used = {index for index, module in enumerate(log.modules) if module.root in roots}
+        used = {index for index, module in log.modules.items() if module.root in roots}
         return module_names(log, used, paths)
 
 

@@ -50,6 +50,13 @@ def _is_users(file: str) -> bool:
     return file.startswith(_INSTALLED) or not file.startswith(_STANDARD_LIBRARY)
 
 
+def _cell(file: str) -> str | None:
+    """What IPython calls the cell whose code it keeps as `file`: `In[3]`."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)
+    return None if named is None else str(named[1])
+
+
 class Sites:
     """The places in the user's code that were seen, each written once into `log.sites`.
 
@@ -121,7 +128,8 @@ class Sites:
 
     def _text(self, code: CodeType, lasti: int) -> str:
         lines = (line for start, end, line in code.co_lines() if start <= lasti < end)
-        return f"{code.co_filename.removeprefix(self._folder)}:{next(lines, None) or '?'} in {code.co_name}"
+        file = _cell(code.co_filename) or code.co_filename.removeprefix(self._folder)
+        return f"{file}:{next(lines, None) or '?'} in {code.co_name}"
 
 
 class Lines(TorchFunctionMode):

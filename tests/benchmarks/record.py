@@ -25,7 +25,7 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for linear in self.linears:
-            x = torch.tanh(linear(x)) * 1.5 + x
+            x = torch.tanh(linear(x)) * 1.5 + 0.1
         return x.square().mean()
 
 

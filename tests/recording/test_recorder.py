@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 import gradgraph
 from gradgraph import AutogradGraph, InputError, record
-from gradgraph.recording import timeline
+from gradgraph.recording import modules, timeline
 
 HERE = "tests/recording/test_recorder.py"
 
@@ -489,6 +489,24 @@ def test_a_long_program_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) ->
     # The newest is still known.
     assert attribute(graph, "module", "AddmmBackward0") == {""}
     assert {data["creator"] is not None for _, data in graph.nodes(data=True) if data["order"]} == {True}
+
+
+def test_modules_made_on_the_fly_are_forgotten_when_they_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modules, "_MOST", 20)
+    net, x = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3)
+    kept = []
+    with record() as recording:
+        early = nn.Tanh()(net(x)).sum()
+        for _ in range(200):
+            kept.append(nn.Softplus())  # so that no two have one address
+            loss = kept[-1](net(x)).sum()
+            if len(kept) == 10:
+                kept.clear()
+    log = recording._log
+    assert log is not None
+    assert len(log.modules) <= 50
+    assert attribute(recording.trace(loss, net), "module", "TanhBackward0") == {"1"}
+    assert attribute(recording.trace(early, net), "module", "TanhBackward0") == {"1", None}  # the other one is gone
 
 
 def test_tracing_within_the_recording() -> None:
