@@ -125,8 +125,8 @@ def _close(shown: str, printed: str) -> bool:
 
 def _run_python(block: Block, path: Path, namespace: dict[str, Any]) -> str:
     printed = io.StringIO()
-    # Line numbers in tracebacks are the page's.
-    code = compile("\n" * (block.line - 1) + block.text, str(path), "exec")
+    # Line numbers are the page's, and its name is without folders, so that no machine's path is shown.
+    code = compile("\n" * (block.line - 1) + block.text, path.name, "exec")
     with contextlib.redirect_stdout(printed):
         exec(code, namespace)
     return printed.getvalue()

@@ -14,6 +14,7 @@ __all__ = [
     "Role",
     "Show",
     "alerting",
+    "file_line",
     "format_bytes",
     "format_number",
     "format_shape",
@@ -143,7 +144,7 @@ def _identity(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     if data.get("source"):
         # The file's own name and the function tell more than the path, which is in the tooltip.
         source = str(data["source"])
-        shown = short_source(_FOLDER.split(source)[-1])
+        shown = file_line(source)
         yield Line(shown if len(shown) <= LONGEST else shown.partition(" in ")[0], full=source)
 
 
@@ -157,6 +158,11 @@ def outputs_line(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
 def short_source(source: str) -> str:
     """A line without what says nothing: that it stands outside of any function."""
     return source.removesuffix(" in <module>")
+
+
+def file_line(source: str) -> str:
+    """A line by its file's own name, without the folders."""
+    return short_source(_FOLDER.split(source)[-1])
 
 
 def _outputs(outputs: Sequence[Mapping[str, Any]], show: Show) -> str:

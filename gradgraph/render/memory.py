@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gradgraph.errors import InputError
-from gradgraph.render.lines import format_bytes, format_shape
+from gradgraph.render.lines import file_line, format_bytes, format_shape
 from gradgraph.render.table import table
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _tensor(kept: Kept) -> str:
 
 
 def _where(kept: Kept) -> str:
-    return kept.source or kept.module or ""
+    return file_line(kept.source) if kept.source else kept.module or ""
 
 
 def _notes(kept: Kept) -> str:
