@@ -139,7 +139,6 @@ class Log:
         self.stacks: dict[int, list[str]] = {}  # of a site, the lines that called it, where asked for
         self.modules: dict[int, ModuleRecord] = {}
         self.passes: deque[PassRecord] = deque(maxlen=_MOST_PASSES)
-        self.active = False
         self._leaves: list[TensorWeakRef] = []
         self._leaf_of: dict[int, int] = {}
         self._local = threading.local()

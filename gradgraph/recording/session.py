@@ -31,7 +31,6 @@ class _Session:
     def begin(self) -> None:
         """Set up what serves all threads."""
         keep(self.log)
-        self.log.active = True
         with ExitStack() as undo:
             undo.callback(self._switch_off)
             undo.enter_context(ModuleCalls(self.log, self.enter_thread).noted())
@@ -102,7 +101,6 @@ class _Session:
         return None if site is None else self.log.sites[site]
 
     def _switch_off(self) -> None:
-        self.log.active = False
         # Modes can be taken off by their own threads alone.
         for mode in self._modes:
             mode.on = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from gradgraph.layout.spots import Columns, Frame, Link, Placed, Point, Route, Spot
+from gradgraph.layout.spots import Frame, Link, Placed, Point, Route, Spot
 from gradgraph.render.image import lay_out
 from gradgraph.render.picture import Cluster
 
-__all__ = ["columns_by_dot", "placed_by_dot"]
+__all__ = ["placed_by_dot"]
 
 _GROUP = re.compile(r'<g id="([neg])(\d+)" class="(?:node|edge|cluster)">(.*?)</g>', re.DOTALL)
 _OUTLINE = re.compile(r'<polygon [^>]*points="([^"]*)"')
@@ -63,14 +63,6 @@ def placed_by_dot(
             label = (left + _FRAME_LABEL[0], top - _FRAME_LABEL[1])
             frames.append(Frame(clusters[index].name, 0, left, bottom, right, top, label))
     return Placed(centres, routes, [], frames, width, height)
-
-
-def columns_by_dot(
-    spots: Sequence[Spot], links: Sequence[Link], *, engine: str = "auto", timeout: float = 20.0
-) -> Columns:
-    """The boxes of the lowest order as `dot` places them, for `gradgraph.layout.lanes`."""
-    placed = placed_by_dot(spots, links, engine=engine, timeout=timeout)
-    return Columns(placed.centres, [route or None for route in placed.routes])
 
 
 def _points(text: str, dx: float, dy: float, height: float) -> Iterator[Point]:
