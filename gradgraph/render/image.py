@@ -7,7 +7,6 @@ PNG of it and `pdf` the PDF, with the shipped font. So a picture depends as litt
 import math
 import re
 import warnings
-from collections.abc import Callable
 
 from gradgraph.errors import InputError, RenderError
 from gradgraph.render.engines import (
@@ -17,9 +16,9 @@ from gradgraph.render.engines import (
     find_dot,
     layout_embedded,
     layout_installed,
-    rasterise,
 )
-from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD, face, font_files, text_width
+from gradgraph.render.font import FONT_FAMILY, FONT_FAMILY_BOLD, text_width
+from gradgraph.render.pages import USUAL_DPI, one_png
 
 __all__ = ["FONT_FAMILY", "FONT_FAMILY_BOLD", "EngineInfo", "clean_svg", "draw", "engines", "lay_out", "text_width"]
 
@@ -27,16 +26,6 @@ _FORMATS = ("svg", "png", "pdf")
 _ENGINES = ("auto", "dot", "embedded")
 _LAYOUTS = ("dot", "nop2")
 
-_DEFAULT_DPI = 144.0
-# resvg refuses longer sides; 10^6 pixels take it 0.1 to 0.15 s and 8 MB, so that this many stay within the time limit.
-_LONGEST_SIDE_PX = 32_767
-_MOST_PIXELS = 64_000_000
-# Below this, text of 10 pt is under 8 pixels high: 40 % of the usual size.
-_LEAST_DPI = 0.4 * _DEFAULT_DPI
-
-_FAMILY = FONT_FAMILY.partition(",")[0]
-_SIZE = re.compile(r'<svg width="([0-9.]+)pt" height="([0-9.]+)pt"')
-_TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 _ENTITY = re.compile(r"&(?:#[0-9]+|#x[0-9a-fA-F]+|amp|lt|gt|quot|apos);")
 # XML 1.0 forbids these even as references; in DOT they can only be an accident of a name. NUL would end the source.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
@@ -49,8 +38,7 @@ def draw(
     engine: str = "auto",
     layout: str = "dot",
     timeout: float = 20.0,
-    dpi: float = _DEFAULT_DPI,
-    finish: Callable[[str], str] | None = None,
+    dpi: float = USUAL_DPI,
 ) -> bytes:
     """Draw a graph given in DOT.
 
@@ -64,7 +52,6 @@ def draw(
         timeout: Seconds that each step, layout and making the PNG, may take before its process is killed.
         dpi: Pixels per inch of a PNG; a box of 72 pt is `dpi` pixels wide. Lowered, with a warning, for a page that
             would be over 32,767 pixels long or have over 64 million.
-        finish: Changes the cleaned SVG, before it becomes the file or is made into one.
 
     Returns:
         The bytes of the file: the same for the same source and engine.
@@ -85,12 +72,16 @@ def draw(
             raise InputError(f"draw() cannot use this {what}: expected a positive number, got {number!r}.")
     source = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", dot_source).encode("utf-8")
     svg = clean_svg(lay_out(source, engine=engine, layout=layout, timeout=timeout).decode("utf-8", "replace"))
-    if finish is not None:
-        svg = finish(svg)
     if format == "svg":
         return svg.encode("utf-8")
     if format == "png":
-        return _png(svg, dpi=dpi, timeout=timeout)
+        png = one_png(svg, dpi=dpi, timeout=timeout)
+        if png is None:
+            raise RenderError(
+                f"The page is too large for a legible PNG: it has no room at {dpi:g} dpi. Write .svg or .pdf instead, or "
+                "draw a part of the graph: trace an intermediate tensor, or take a subgraph."
+            )
+        return png
     from gradgraph.render.pdf import svg_to_pdf
 
     return svg_to_pdf(svg.encode("utf-8"))
@@ -129,35 +120,3 @@ def lay_out(source: bytes, *, engine: str, layout: str, timeout: float) -> bytes
     if reason is not None:
         warnings.warn(f"{reason} The embedded Graphviz drew the graph.", RuntimeWarning, stacklevel=3)
     return svg
-
-
-def _png(svg: str, *, dpi: float, timeout: float) -> bytes:
-    size = _SIZE.search(svg)
-    if size is None:
-        raise RenderError("The PNG cannot be made: expected an SVG with a size in pt, got none. Write .svg instead.")
-    width, height = float(size[1]) / 72, float(size[2]) / 72
-    largest = min(_LONGEST_SIDE_PX / max(width, height), math.sqrt(_MOST_PIXELS / (width * height)))
-    if dpi > largest:
-        page = f"{width * dpi:,.0f} × {height * dpi:,.0f} pixels at {dpi:g} dpi"
-        limit = f"a PNG has at most {_LONGEST_SIDE_PX:,} pixels a side and {_MOST_PIXELS:,} in all"
-        if largest < _LEAST_DPI:
-            raise RenderError(
-                f"The page is too large for a legible PNG: {limit}, this one would have {page}. Write .svg or "
-                ".pdf instead, or draw a part of the graph: trace an intermediate tensor, or take a subgraph."
-            )
-        warnings.warn(
-            f"The picture is smaller than asked for: {limit}, this one would have {page}; it is drawn at {largest:.0f} "
-            "dpi. Write .svg or .pdf for full size.",
-            UserWarning,
-            stacklevel=3,
-        )
-        dpi = largest * 0.999  # resvg rounds up
-    return rasterise(
-        svg.encode("utf-8"),
-        dpi=dpi,
-        fonts=font_files(),
-        # Scripts that the shipped font lacks come from the machine's fonts; without need those would only cost time.
-        system_fonts=not face().glyphs.keys() >= {ord(char) for text in _TEXT.findall(svg) for char in text},
-        family=_FAMILY,
-        timeout=timeout,
-    )

@@ -11,7 +11,7 @@ from gradgraph.errors import RenderError
 from gradgraph.render.engines import rasterise
 from gradgraph.render.font import FONT_FAMILY, face, font_files
 
-__all__ = ["USUAL_DPI", "bands", "paged", "png_pages"]
+__all__ = ["USUAL_DPI", "bands", "one_png", "paged", "png_pages"]
 
 # resvg refuses longer sides; 10^6 pixels take it 0.1 to 0.15 s and 8 MB, so that this many stay within the time limit.
 _LONGEST_SIDE_PX = 32_767
@@ -47,29 +47,43 @@ def png_pages(svg: str, *, dpi: float | None, timeout: float) -> list[bytes]:
     width, height = _size(svg)
     if dpi is None:
         dpi = min(USUAL_DPI, max(_EASY_DPI, _largest(width, height, _EASY_PIXELS)))
-    largest = _largest(width, height, _MOST_PIXELS)
-    if dpi <= largest:
-        return [_png(svg, dpi, timeout)]
-    page = f"{width / 72 * dpi:,.0f} × {height / 72 * dpi:,.0f} pixels at {dpi:g} dpi"
-    limit = f"a PNG has at most {_LONGEST_SIDE_PX:,} pixels a side and {_MOST_PIXELS:,} in all"
-    if largest >= min(_LEAST_DPI, dpi):
-        warnings.warn(
-            f"The picture is smaller than asked for: {limit}, this one would have {page}; it is drawn at {largest:.0f} "
-            "dpi. Write .svg or .pdf for full size.",
-            UserWarning,
-            stacklevel=4,
-        )
-        return [_png(svg, largest * 0.999, timeout)]  # resvg rounds up
-    dpi = min(_EASY_DPI, dpi)
-    found = bands(width, height, dpi)
+    one = one_png(svg, dpi=dpi, timeout=timeout, stacklevel=5)
+    if one is not None:
+        return [one]
+    page_dpi = min(_EASY_DPI, dpi)
+    found = bands(width, height, page_dpi)
     if len(found) > _MOST_PAGES:
         raise RenderError(
-            f"The page is too large for a legible PNG: {limit}, this one would have {page}, and as pages of {dpi:g} "
-            f"dpi it would be {len(found):,} files (at most {_MOST_PAGES}). Write .svg or .pdf instead, which have no "
-            "limit; or show less: fold='auto', focus=NODE, order=0."
+            f"The page is too large for a legible PNG: {_limit(width, height, dpi)}, and as pages of "
+            f"{page_dpi:g} dpi it would be {len(found):,} files (at most {_MOST_PAGES}). Write .svg or .pdf "
+            "instead, which have no limit; or show less: fold='auto', focus=NODE, order=0."
         )
     small = min(_largest(width, height, _PAGE_PIXELS), 72 * _PAGE_SIDE_PX / max(width, height))
-    return [_png(svg, small * 0.999, timeout), *(_png(_cropped(svg, band), dpi, timeout) for band in found)]
+    return [_png(svg, small * 0.999, timeout), *(_png(_cropped(svg, band), page_dpi, timeout) for band in found)]
+
+
+def one_png(svg: str, *, dpi: float, timeout: float, stacklevel: int = 3) -> bytes | None:
+    """One PNG, smaller than asked for where a PNG has no room, with a warning; None where it would not be legible."""
+    width, height = _size(svg)
+    largest = _largest(width, height, _MOST_PIXELS)
+    if dpi <= largest:
+        return _png(svg, dpi, timeout)
+    if largest < min(_LEAST_DPI, dpi):
+        return None
+    warnings.warn(
+        f"The picture is smaller than asked for: {_limit(width, height, dpi)}; it is drawn at {largest:.0f} dpi. Write "
+        ".svg or .pdf for full size.",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
+    return _png(svg, largest * 0.999, timeout)  # resvg rounds up
+
+
+def _limit(width: float, height: float, dpi: float) -> str:
+    """What a PNG has room for, and what this picture takes."""
+    page = f"{width / 72 * dpi:,.0f} × {height / 72 * dpi:,.0f} pixels at {dpi:g} dpi"
+    limit = f"a PNG has at most {_LONGEST_SIDE_PX:,} pixels a side and {_MOST_PIXELS:,} in all"
+    return f"{limit}, this one would have {page}"
 
 
 def paged(names: Sequence[str]) -> str:
