@@ -78,8 +78,8 @@ def draw(
         png = one_png(svg, dpi=dpi, timeout=timeout)
         if png is None:
             raise RenderError(
-                f"The page is too large for a legible PNG: it has no room at {dpi:g} dpi. Write .svg or .pdf instead, or "
-                "draw a part of the graph: trace an intermediate tensor, or take a subgraph."
+                f"The page is too large for a legible PNG: it has no room at {dpi:g} dpi. Write .svg or .pdf instead, "
+                "or draw a part of the graph: trace an intermediate tensor, or take a subgraph."
             )
         return png
     from gradgraph.render.pdf import svg_to_pdf
