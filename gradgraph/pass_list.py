@@ -43,38 +43,27 @@ class Seen:
 
 @dataclass
 class Row:
-    """Passes of one line and shape. `every` is the distance between their numbers, 0 where it varies."""
+    """Passes of one line and shape. `every` is the distance between their numbers, 0 where it varies.
+
+    What sort of call they are, and how they ended, is that of `one` of them.
+    """
 
     source: str | None
-    accumulates: bool
-    create_graph: bool
-    raised: str | None
+    one: Seen
     orders: tuple[int, ...]
     first: int
     last: int
-    count: int
-    every: int
     nodes: list[int]  # least and most
     held_bytes: list[int]
     seconds: float
+    count: int = 1
+    every: int = 0
 
     @classmethod
     def of(cls, seen: Seen, source: str | None) -> Row:
         """The row of one pass."""
-        return cls(
-            source=source,
-            accumulates=seen.accumulates,
-            create_graph=seen.create_graph,
-            raised=seen.raised,
-            orders=seen.orders,
-            first=seen.number,
-            last=seen.number,
-            count=1,
-            every=0,
-            nodes=[seen.nodes, seen.nodes],
-            held_bytes=[seen.held_bytes, seen.held_bytes],
-            seconds=seen.seconds,
-        )
+        number, nodes, held = seen.number, seen.nodes, seen.held_bytes
+        return cls(source, seen, seen.orders, number, number, [nodes, nodes], [held, held], seen.seconds)
 
     def add(self, seen: Seen) -> None:
         """Count one more pass. Threads may end theirs in another order than they began them."""
@@ -110,13 +99,13 @@ class Row:
             "count": self.count,
             "every": self.every or None,
             "source": self.source,
-            "accumulates": self.accumulates,
-            "create_graph": self.create_graph,
+            "accumulates": self.one.accumulates,
+            "create_graph": self.one.create_graph,
             "orders": list(self.orders),
             "nodes": self.nodes,
             "held_bytes": self.held_bytes,
             "seconds": self.seconds,
-            "raised": self.raised,
+            "raised": self.one.raised,
         }
 
 
@@ -192,9 +181,9 @@ class PassList:
 def _cells(row: Row) -> Sequence[str]:
     from gradgraph.render.lines import format_bytes
 
-    call = "backward" if row.accumulates else "grad"
-    call += " create_graph" if row.create_graph else ""
-    call += f", raised {row.raised}" if row.raised else ""
+    call = "backward" if row.one.accumulates else "grad"
+    call += " create_graph" if row.one.create_graph else ""
+    call += f", raised {row.one.raised}" if row.one.raised else ""
     return (
         _numbers(row),
         f"×{row.count}" if row.count > 1 else "",

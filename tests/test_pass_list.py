@@ -94,7 +94,7 @@ def test_rows_conserve_what_they_sum_up(given_passes: list[tuple[str | None, int
         of_row = [
             (number, nodes, held)
             for number, (source, nodes, held, create) in enumerate(given_passes, start=1)
-            if (source, create) == (row.source, row.create_graph) and row.nodes[0] <= nodes <= row.nodes[1]
+            if (source, create) == (row.source, row.one.create_graph) and row.nodes[0] <= nodes <= row.nodes[1]
         ]
         assert len(of_row) == row.count
         assert (of_row[0][0], of_row[-1][0]) == (row.first, row.last)

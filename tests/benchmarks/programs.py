@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -75,25 +76,12 @@ def plain_gpt2(layers: int = 12) -> Built:
     return model, example.squared_gradient_norm(example.loss_of(model), model)
 
 
-def _resnet50() -> Built:
-    example = _example("resnet50")
+def _penalised(name: str, weight: float, *, losses: str = "losses") -> Built:
+    """An example's model, and its loss with `weight` times the penalty on its gradient."""
+    example = _example(name)
     model = example.make_model()
-    loss, penalty = example.losses(model, *example.batch())
-    return model, loss + 0.01 * penalty
-
-
-def _vit() -> Built:
-    example = _example("vit")
-    model = example.make_model()
-    loss, penalty = example.double_backpropagation(model, *example.batch())
-    return model, loss + penalty
-
-
-def _lstm() -> Built:
-    example = _example("lstm")
-    model = example.make_model()
-    loss, penalty = example.losses(model, *example.batch())
-    return model, loss + 0.1 * penalty
+    loss, penalty = getattr(example, losses)(model, *example.batch())
+    return model, loss + weight * penalty
 
 
 def _maml() -> Built:
@@ -119,9 +107,9 @@ MODELS: dict[str, Callable[[], Built]] = {
     "WGAN-GP": _wgan_gp,
     "KdV PINN, third derivatives": _kdv_pinn,
     "MAML, 10 inner steps": _maml,
-    "ResNet-50": _resnet50,
-    "ViT, 12 blocks": _vit,
+    "ResNet-50": partial(_penalised, "resnet50", 0.01),
+    "ViT, 12 blocks": partial(_penalised, "vit", 1.0, losses="double_backpropagation"),
     "GPT-2, 12 layers (examples/gpt2.py)": plain_gpt2,
     "GPT-2, 12 layers (transformers)": _gpt2,
-    "LSTM, 200 steps": _lstm,
+    "LSTM, 200 steps": partial(_penalised, "lstm", 0.1),
 }
