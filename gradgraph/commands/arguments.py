@@ -6,7 +6,7 @@ import atexit
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,7 +21,9 @@ __all__ = [
     "own_stdout",
     "pass_option",
     "print_json",
+    "print_report",
     "refuse_unwritable",
+    "report_command",
     "suffix_of",
     "target_argument",
     "terminal_width",
@@ -96,6 +98,29 @@ def pass_option(function: _Function) -> _Function:
         callback=not_zero,
         help="Of a script, take its N-th backward pass; -1 is the last. [default: the last]",
     )(function)
+
+
+def report_command(name: str, *, short_help: str, examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make the function the command `name TARGET [--pass N] [--json]`, which prints a report and may take more options.
+
+    `examples` are the lines that its help shows at the end.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        for decorator in (click.pass_context, json_option, pass_option, target_argument):
+            function = decorator(function)
+        epilog = f"\b\nExamples:\n{examples}"
+        return click.command(name, short_help=short_help, cls=Command, epilog=epilog)(function)
+
+    return decorate
+
+
+def print_report(report: Any, *, as_json: bool) -> None:
+    """Print `report` by its `to_dict` or its `to_text`, as wide as the terminal."""
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo(report.to_text(terminal_width()))
 
 
 def suffix_of(path: str) -> str:

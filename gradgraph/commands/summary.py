@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import click
 
-from gradgraph.commands.arguments import (
-    Command,
-    json_option,
-    own_stdout,
-    pass_option,
-    print_json,
-    target_argument,
-    terminal_width,
-)
+from gradgraph.commands.arguments import own_stdout, print_report, report_command
 
 __all__ = ["command"]
 
 
-@click.command(
+@report_command(
     "summary",
     short_help="What the graph is made of, by order and operation.",
-    cls=Command,
-    epilog="""\b
-Examples:
+    examples="""\
   gradgraph summary train.py
   gradgraph summary train.py:loss --json
   gradgraph summary graph.json
   gradgraph summary train.py -- --epochs 3""",
 )
-@target_argument
-@pass_option
-@json_option
-@click.pass_context
 def command(ctx: click.Context, target: str, number: int | None, as_json: bool) -> None:
     """Summarise TARGET's graph: nodes by order and operation, leaves, saved bytes."""
     from gradgraph.target import opened
@@ -40,8 +26,4 @@ def command(ctx: click.Context, target: str, number: int | None, as_json: bool) 
         graph = one.graph
     from gradgraph.render.text import summary
 
-    report = summary(graph)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        click.echo(report.to_text(terminal_width()))
+    print_report(summary(graph), as_json=as_json)
