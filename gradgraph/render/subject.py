@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -86,15 +87,22 @@ def _orders(graph: Any, wanted: set[int]) -> tuple[Any, list[str]]:
     if not wanted or not all(isinstance(one, int) and one >= 0 for one in wanted):
         raise InputError(f"order={sorted(wanted, key=str)!r} is no order: expected 0, 1, 2, ... or several of them.")
     there: set[int] = set()
+    found: set[int] = set()
     keys = []
     for key, data in graph.nodes.items():
         low, high = data.get("orders") or (data.get("order", 0),) * 2
         there.update((low, high))
-        if any(low <= one <= high for one in wanted):
+        shown = {one for one in wanted if low <= one <= high}
+        if shown:
             keys.append(key)
-    if not keys:
-        has = ", ".join(map(str, sorted(there))) or "none"
-        raise InputError(f"no node has order {_listed(wanted)}: this graph has {has}.")
+            found |= shown
+    missing = wanted - found
+    if missing:
+        reason = f"no node has order {_listed(missing)}: this graph has {_listed(there) or 'none'}."
+        if not keys:
+            raise InputError(reason)
+        # Of several it is often a range that was meant; what is there is drawn.
+        warnings.warn(reason, UserWarning, stacklevel=6)
     hidden = len(graph) - len(keys)
     what = "boxes" if _is_view(graph) else "nodes"
     said = [f"order {_listed(wanted)} only: {hidden:,} of {len(graph):,} {what} not shown"] if hidden else []

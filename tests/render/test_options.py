@@ -72,6 +72,13 @@ def test_some_orders_only() -> None:
     assert said[0] == "order 2 only: 6 of 7 boxes not shown"
 
 
+def test_an_order_that_is_not_there_is_told_even_where_another_is() -> None:
+    with pytest.warns(UserWarning, match=r"^no node has order 3, 7: this graph has 0, 1\.$") as warned:
+        svg = to_svg(double_backward(), order=[1, 7, 3])
+    assert svg == to_svg(double_backward(), order=1)
+    assert len(warned) == 1
+
+
 def test_a_neighbourhood() -> None:
     view, captions = subject_of(chain(400), focus=5, hops=1)
     assert len(view) < 8
