@@ -105,7 +105,7 @@ def _orders(graph: Any, wanted: set[int]) -> tuple[Any, list[str]]:
         warnings.warn(reason, UserWarning, stacklevel=6)
     hidden = len(graph) - len(keys)
     what = "boxes" if _is_view(graph) else "nodes"
-    said = [f"order {_listed(wanted)} only: {hidden:,} of {len(graph):,} {what} not shown"] if hidden else []
+    said = [f"order {_listed(found)} only: {hidden:,} of {len(graph):,} {what} not shown"] if hidden else []
     return graph.subgraph(keys), said
 
 
