@@ -1,0 +1,1 @@
+"""Losses by kind; `tests.curvature.cases` has them all by name."""
