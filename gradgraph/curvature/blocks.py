@@ -8,10 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gradgraph.curvature.budget import chunk_for
-from gradgraph.curvature.first_order import FirstOrder, first_order
+from gradgraph.curvature.first_order import first_order
 from gradgraph.curvature.progress import Progress
-from gradgraph.curvature.rows import Plan, rows_of
+from gradgraph.curvature.triangle import block_row, full_blocks
 from gradgraph.errors import InputError
 from gradgraph.labels import labelled
 from gradgraph.params import ParamsLike, caller_namespace
@@ -95,37 +94,14 @@ def hessian(
     if blocks not in ("parameter", "full"):
         raise InputError(f"blocks expected 'parameter' or 'full', got {blocks!r}.")
     tensors = labelled(params, caller_namespace())
-    found: dict[str, dict[str, Tensor]] = {}
     with (
         first_order("hessian", loss, tensors) as order,
         Progress(sum(one.numel() for one in order.gradients.values()), "hessian", progress) as bar,
     ):
-        for name in tensors:
-            columns = list(tensors) if blocks == "full" else [name]
-            found[name] = _block_row(name, columns, order, bar, chunk_size, memory)
-    sizes = {name: tensor.numel() for name, tensor in tensors.items()}
-    if blocks == "full":
-        return HessianBlocks(found, sizes)
-    return HessianBlocks({name: row[name] for name, row in found.items()}, sizes)
-
-
-def _block_row(
-    name: str, columns: list[str], order: FirstOrder, bar: Progress, chunk_size: int | None, memory: int | None
-) -> dict[str, Tensor]:
-    """The blocks of parameter `name` with each of `columns`."""
-    tensor = order.tensors[name]
-    result = {column: tensor.detach().new_zeros((tensor.numel(), *order.tensors[column].shape)) for column in columns}
-    gradient = order.gradients.get(name)
-    if gradient is not None:
-        inputs = {column: order.tensors[column] for column in columns if order.tensors[column].requires_grad}
-        plan = Plan(*chunk_for(gradient, chunk_size, memory))
-        for start, rows in rows_of(gradient, list(inputs.values()), plan, order.reset):
-            count = max((len(one) for one in rows if one is not None), default=0)
-            if not count:
-                bar.advance(gradient.numel())
-                break
-            for column, one in zip(inputs, rows, strict=True):
-                if one is not None:
-                    result[column][start : start + count] = one.detach()
-            bar.advance(count)
-    return {column: block.view((*tensor.shape, *order.tensors[column].shape)) for column, block in result.items()}
+        found: Mapping[str, Any]
+        if blocks == "full":
+            found = full_blocks(loss, order, bar.advance, chunk_size, memory)
+        else:
+            rows = {name: block_row(name, [name], order, bar.advance, chunk_size, memory) for name in tensors}
+            found = {name: row[name] for name, row in rows.items()}
+    return HessianBlocks(found, {name: tensor.numel() for name, tensor in tensors.items()})

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from gradgraph import hessian, hessian_diagonal, hvp
 from gradgraph.errors import InputError
@@ -93,6 +94,47 @@ def test_a_function_that_no_vmap_follows() -> None:
     loss = Cube.apply(x).sum() * x.sum()
     expected = hessian((x**3).sum() * x.sum(), x)
     torch.testing.assert_close(hessian(loss, x)["x"], expected["x"])
+
+
+class Straight(torch.autograd.Function):
+    """Rounds, and passes gradients on as if it were x³: a straight-through estimator."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return x.round() * y.sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        return grad * y.sum(), (grad * x**2).sum().expand_as(y)
+
+
+def test_gradients_that_are_no_derivative_are_not_mirrored() -> None:
+    """Rows of an asymmetric "Hessian" come as autograd gives them, whichever parameter is nearer to the loss."""
+    x = torch.tensor([0.3, 1.2], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    loss = Straight.apply(x, y).sin().sum()
+    params = {"x": x, "y": y}
+    first = torch.autograd.grad(loss, [x, y], create_graph=True)
+    entries = torch.cat([one.reshape(-1) for one in first])
+    rows = [torch.cat(torch.autograd.grad(entry, [x, y], retain_graph=True)) for entry in entries]
+    expected = torch.stack(rows)
+    assert not torch.allclose(expected, expected.t())
+    torch.testing.assert_close(hessian(loss, params, blocks="full").matrix(), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_blocks_by_intermediate_tensors_and_inputs() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    x = torch.tensor([0.5, 3.0], requires_grad=True)
+    hidden = w * x
+    full = hessian((hidden**3).sum(), {"hidden": hidden, "x": x}, blocks="full")
+    values = hidden.detach()
+    assert full["hidden"]["hidden"].tolist() == torch.diag(6 * values).tolist()
+    assert full["x"]["x"].tolist() == torch.diag(6 * values * w.detach() ** 2).tolist()
+    assert full["hidden"]["x"].tolist() == full["x"]["hidden"].t().tolist()
+    product = hvp((hidden**3).sum(), hidden, torch.ones(2))
+    assert product["hidden"].tolist() == (6 * values).tolist()
 
 
 @settings(max_examples=12, deadline=None)
