@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.kinds import BLOCKED
 from gradgraph.passes import unobserved
+from gradgraph.retained import retained
 from gradgraph.saved import saved_values
-from gradgraph.teardown import lay_fuses
-from gradgraph.walk import Walk
+from gradgraph.teardown import reachable
 
-__all__ = ["aside", "hooks_suspended", "reachable"]
+__all__ = ["aside", "hooks_suspended"]
 
 
 @contextmanager
@@ -65,7 +64,7 @@ def aside(what: str, roots: Sequence[Node], *, again: str) -> Iterator[Callable[
 @contextmanager
 def _retained_grads_kept(roots: Sequence[Node]) -> Iterator[Callable[[], None]]:
     """Empties the `.grad` of the retained tensors behind `roots`, and puts it back."""
-    kept = [(tensor, tensor.grad) for tensor in _retained(roots)]
+    kept = [(tensor, tensor.grad) for tensor in retained(roots)]
 
     def reset() -> None:
         for tensor, _ in kept:
@@ -77,27 +76,6 @@ def _retained_grads_kept(roots: Sequence[Node]) -> Iterator[Callable[[], None]]:
     finally:
         for tensor, grad in kept:
             tensor.grad = grad
-
-
-def _retained(roots: Sequence[Node]) -> list[Tensor]:
-    """The tensors behind `roots` that `retain_grad()` was called on. No node tells, but gc knows every tensor."""
-    kinds = _subclasses(Tensor)
-    with torch._C.DisableTorchFunctionSubclass():  # asking must not run a subclass's own code
-        found = [one for one in gc.get_objects() if type(one) in kinds and one.retains_grad]
-    if found:
-        inside = set(reachable(roots))
-        found = [tensor for tensor in found if not tensor.is_leaf and tensor.grad_fn in inside]
-    return found
-
-
-def _subclasses(kind: type) -> set[type]:
-    kinds: set[type] = {kind}
-    stack: list[Any] = [kind]
-    while stack:
-        fresh = [sub for sub in stack.pop().__subclasses__() if sub not in kinds]
-        kinds.update(fresh)
-        stack.extend(fresh)
-    return kinds
 
 
 @contextmanager
@@ -114,14 +92,6 @@ def hooks_suspended(tensors: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for hooks, kept in emptied:
             hooks.update(kept)
-
-
-def reachable(roots: Iterable[Node]) -> list[Node]:
-    """Every node behind `roots`, each once, roots first."""
-    walk = Walk()
-    walk.follow([GradientEdge(root, 0) for root in roots])
-    lay_fuses(walk)
-    return walk.nodes
 
 
 def _explained(error: Exception, what: str, roots: Sequence[Node], again: str) -> GradGraphError | None:

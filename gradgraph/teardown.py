@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 from gradgraph.walk import Walk
 
-__all__ = ["BAND", "SAFE", "lay_fuses"]
+__all__ = ["BAND", "SAFE", "lay_fuses", "reachable"]
 
 #: Levels that any thread's stack can take: a level takes some 170 bytes, and a thread may have but 512 KiB.
 SAFE = 2_000
@@ -94,3 +95,11 @@ def _heights(walk: Walk) -> list[int]:
             if not waits[u]:
                 ready.append(u)
     return height
+
+
+def reachable(roots: Iterable[Node]) -> list[Node]:
+    """Every node behind `roots`, each once, roots first."""
+    walk = Walk()
+    walk.follow([GradientEdge(root, 0) for root in roots])
+    lay_fuses(walk)
+    return walk.nodes

@@ -18,7 +18,7 @@ TIERS = [
     ["errors", "importing", "uncaught"],
     ["entries", "files", "graph", "kinds", "measure", "outputs", "params", "passes", "program", "saved", "walk"],
     ["labels", "leaves", "orders", "teardown"],
-    ["recording"],
+    ["recording", "retained"],
     ["aside", "recorder", "tracer", "watching"],
     ["ledger"],
     ["curvature", "gradients", "layout", "readwrite", "view"],

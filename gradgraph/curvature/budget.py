@@ -8,7 +8,7 @@ import os
 import torch
 from torch import Tensor
 
-from gradgraph.aside import reachable
+from gradgraph.teardown import reachable
 from gradgraph.errors import InputError
 
 __all__ = ["budget", "bytes_per_row", "chunk_for"]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from gradgraph.aside import aside, hooks_suspended, reachable
+from gradgraph.aside import aside, hooks_suspended
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.kinds import is_once_differentiable
+from gradgraph.teardown import reachable
 
 __all__ = ["FirstOrder", "Reached", "first_order"]
 
