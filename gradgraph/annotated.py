@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradgraph.errors import GradGraphError, InputError, TargetError
 from gradgraph.graph import AutogradGraph, annotate
 from gradgraph.target import Opened, Target, opened
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gradgraph.curvature import HessianDiagonal
 
-__all__ = ["Method", "add_gradients", "add_hessian", "annotated_graph"]
+__all__ = ["Working", "add_gradients", "add_hessian", "annotated_graph", "details"]
 
-Method = Literal["auto", "accumulate", "batched"]
+#: A context around long work, which is given in words: where a command tells of it.
+Working = Callable[[str], AbstractContextManager[object]]
 
 _Result = TypeVar("_Result")
 
 
+def _silent(_: str) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 def annotated_graph(
-    target: Target, arguments: Sequence[str], *, gradients: bool, hessian: bool, number: int | None = None
+    target: Target,
+    arguments: Sequence[str],
+    *,
+    gradients: bool,
+    hessian: bool,
+    number: int | None = None,
+    working: Working = _silent,
 ) -> AutogradGraph:
     """The graph of `target`, run with `arguments`, with the statistics asked for. Raises what `opened` and they do."""
     with opened(target, arguments, gradients=gradients, keep=hessian, number=number) as one:
         if gradients:
             add_gradients(one)
         if hessian:
-            add_hessian(one)
+            add_hessian(one, working=working)
         return one.graph
 
 
@@ -49,8 +64,16 @@ def add_gradients(one: Opened) -> None:
         raise _not_in_file(one, "gradients", "--gradients")
 
 
-def add_hessian(one: Opened, method: Method = "auto") -> HessianDiagonal | None:
+def add_hessian(
+    one: Opened, *, seed: int | None = None, working: Working = _silent, **options: Any
+) -> HessianDiagonal | None:
     """Write the statistics of the Hessian's diagonal on every leaf.
+
+    Args:
+        one: the target.
+        seed: of the generator that `hessian_diagonal` draws from.
+        working: around the work.
+        **options: of `hessian_diagonal`.
 
     Returns:
         The diagonal, by the leaf's name; None where a saved graph holds only the statistics.
@@ -59,23 +82,52 @@ def add_hessian(one: Opened, method: Method = "auto") -> HessianDiagonal | None:
         TargetError: a saved graph without it, or a graph that cannot be differentiated any more.
         InputError: the target is not one scalar.
     """
-    graph = one.graph
-    if one.kept is not None:
-        leaves, outputs = one.kept.leaves, list(one.kept.roots)
-        one.kept.restore()
-    elif graph.is_live:
-        leaves = {graph.nodes[key]["name"]: variable for key, variable in graph.live.leaves.items()}
-        outputs = one.outputs
-    elif any(diagonal is not None for _, diagonal in graph.nodes(data="hessian_diagonal")):
+    found = _loss(one)
+    if found is None:
+        if all(diagonal is None for _, diagonal in one.graph.nodes(data="hessian_diagonal")):
+            raise _not_in_file(one, "a Hessian diagonal", "--hessian")
         return None
-    else:
-        raise _not_in_file(one, "a Hessian diagonal", "--hessian")
     from gradgraph.curvature import hessian_diagonal
 
-    loss = _one_tensor(one, outputs)
-    diagonal = _differentiated(one, lambda: hessian_diagonal(loss, leaves, method=method))
-    annotate(graph, "hessian_diagonal", diagonal)
+    loss, leaves = found
+    if seed is not None:
+        import torch
+
+        options["generator"] = torch.Generator().manual_seed(seed)
+    entries = sum(leaf.numel() for leaf in leaves.values())
+    with working(f"the diagonal of the Hessian, {entries:,} entries in all"):
+        diagonal = _differentiated(one, lambda: hessian_diagonal(loss, leaves, **options))
+    annotate(one.graph, "hessian_diagonal", diagonal)
     return diagonal
+
+
+def details(diagonal: HessianDiagonal) -> dict[str, dict[str, Any]]:
+    """By leaf, what its node attribute does not tell: how it was computed, NaN entries, the errors of an estimate."""
+    found = {}
+    errors = getattr(diagonal, "stderr", {})
+    for name, values in diagonal.items():
+        report = asdict(diagonal.report[name])
+        del report["reached"]
+        found[name] = {**report, "nan": int(values.isnan().sum())}
+        if name in errors:
+            found[name]["stderr"] = float(errors[name].double().square().mean().sqrt())
+    return found
+
+
+def _loss(one: Opened) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """The target's loss, ready to be differentiated, and its leaves by name; None for a saved graph.
+
+    Raises:
+        InputError: the target is not one tensor.
+    """
+    graph = one.graph
+    if one.kept is not None:
+        one.kept.restore()
+        return _one_tensor(one, list(one.kept.roots)), one.kept.leaves
+    if graph.is_live:
+        leaves = {graph.nodes[key]["name"]: variable for key, variable in graph.live.leaves.items()}
+        return _one_tensor(one, one.outputs), leaves
+    return None
 
 
 def _one_tensor(one: Opened, outputs: Any) -> Any:

@@ -2,57 +2,82 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gradgraph.curvature_table import CurvatureTable
 from gradgraph.graph import AutogradGraph
 from gradgraph.render.lines import format_number, format_shape
 from gradgraph.render.table import table
 
 __all__ = ["HessianTable", "hessian_table"]
 
-_COLUMNS = ("leaf", "shape", "mean", "min", "max", "negative", "zeros", "method")
+_FIGURES = ("min", "mean", "max")
+_COLUMNS = ("leaf", "shape", *_FIGURES, "negative", "NaN", "stderr", "method", "passes", "why")
+_WORDS = ("leaf", "shape", "method", "why")
 
 
 @dataclass(frozen=True)
 class HessianTable:
-    """One row a leaf, in the graph's order: name, shape, whether the loss reaches it, and the diagonal's statistics."""
+    """One row a leaf, in the graph's order, and the operations that the trace comes from, where they are known."""
 
     rows: tuple[dict[str, Any], ...]
+    curvature: CurvatureTable | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: `leaves`, a list of `name`, `shape`, `reached` and the statistics."""
-        return {
-            "leaves": [
-                {**{name: row[name] for name in ("name", "shape", "reached")}, **row["diagonal"]} for row in self.rows
-            ]
-        }
+        """As JSON values: `leaves`, a list of `name`, `shape`, `reached` and the figures; and `curvature`."""
+        leaves = {"leaves": [dict(row) for row in self.rows]}
+        return leaves if self.curvature is None else {**leaves, "curvature": self.curvature.to_dict()}
 
     def to_text(self, width: int = 100) -> str:
-        """A table for a terminal of `width` columns: mean, least and largest entry, how many are negative and zero."""
-        rows = [_COLUMNS, *(_cells(row) for row in self.rows)]
-        return "\n".join(table(rows, right=range(2, len(_COLUMNS) - 1), width=width))
+        """A table for a terminal of `width` columns: range, mean, share of negative entries, method, and why."""
+        cells = [_cells(row) for row in self.rows]
+        # A saved graph tells no passes, an exact diagonal has no errors, and most have no NaN.
+        columns = [name for name in _COLUMNS if any(row[name] for row in cells)]
+        rows = [columns, *([row[name] for name in columns] for row in cells)]
+        right = [place for place, name in enumerate(columns) if name not in _WORDS]
+        text = "\n".join(table(rows, right=right, width=width))
+        return text if self.curvature is None else f"{text}\n\n{self.curvature.to_text(width)}"
 
 
-def hessian_table(graph: AutogradGraph) -> HessianTable:
-    """The table of what `annotate(graph, "hessian_diagonal", ...)` has written."""
+def hessian_table(
+    graph: AutogradGraph,
+    details: Mapping[str, Mapping[str, Any]] | None = None,
+    curvature: CurvatureTable | None = None,
+) -> HessianTable:
+    """The table of what `annotate(graph, "hessian_diagonal", ...)` has written.
+
+    Args:
+        graph: the graph.
+        details: by leaf, more figures for its row: `passes`, `chunk`, `reason`, `seconds`, `nan`, `stderr`.
+        curvature: what to show below.
+    """
     rows = []
     for key, name in graph.leaves().items():
         data = graph.nodes[key]
         diagonal = data["hessian_diagonal"]
         shape = data["outputs"][0]["shape"] if data["outputs"] else None
-        rows.append({"name": name, "shape": shape, "reached": diagonal is not None, "diagonal": diagonal or {}})
-    return HessianTable(tuple(rows))
+        row = {"name": name, "shape": shape, "reached": diagonal is not None, **(diagonal or {})}
+        if diagonal is not None:
+            count = math.prod(shape or ())
+            row["negative_share"] = row["negative"] / count if count else None
+            row |= (details or {}).get(name, {})
+        rows.append(row)
+    return HessianTable(tuple(rows), curvature)
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    diagonal = row["diagonal"]
-    shape = format_shape(row["shape"])
-    if not row["reached"]:
-        return (row["name"], shape, "-", "-", "-", "-", "-", "not reached by the loss")
-    figures = (_figure(diagonal.get(column)) for column in ("mean", "min", "max", "negative", "zeros"))
-    return (row["name"], shape, *figures, str(diagonal.get("method")))
-
-
-def _figure(value: Any) -> str:
-    return "-" if value is None else format_number(value)
+def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+    share, nan, error, passes = (row.get(name) for name in ("negative_share", "nan", "stderr", "passes"))
+    return {
+        "leaf": row["name"],
+        "shape": format_shape(row["shape"]),
+        **{name: "-" if row.get(name) is None else format_number(row[name]) for name in _FIGURES},
+        "negative": "-" if share is None else f"{share:.0%}" if share in (0, 1) else f"{share:.1%}",
+        "NaN": f"{nan:,}" if nan else "",
+        "stderr": "" if error is None else format_number(error),
+        "method": str(row.get("method", "")),
+        "passes": "" if passes is None else f"{passes:,}",
+        "why": str(row.get("reason") or "") if row["reached"] else "the loss does not reach it",
+    }

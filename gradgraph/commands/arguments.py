@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from gradgraph.errors import GradGraphError
+
 __all__ = [
     "Command",
     "force_option",
@@ -23,12 +25,14 @@ __all__ = [
     "print_json",
     "print_report",
     "refuse_unwritable",
+    "refuse_without",
     "report_command",
     "suffix_of",
     "target_argument",
     "terminal_width",
     "to_json",
     "warnings_in_one_line",
+    "working",
 ]
 
 _Function = TypeVar("_Function", bound=Any)
@@ -123,12 +127,27 @@ def print_report(report: Any, *, as_json: bool) -> None:
         click.echo(report.to_text(terminal_width()))
 
 
+def refuse_without(package: str, option: str, extra: str) -> None:
+    """Say before a long run that an optional package is missing.
+
+    Raises:
+        GradGraphError: `package` is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise GradGraphError(
+            f"{option} needs the package {package}, which is not installed; pip install 'gradgraph[{extra}]', or pip "
+            f"install {package}."
+        )
+
+
 def suffix_of(path: str) -> str:
     """The suffix of `path` in lower case, without its dot."""
     return os.path.splitext(path)[1].removeprefix(".").lower()
 
 
-def refuse_unwritable(path: str, *, force: bool) -> None:
+def refuse_unwritable(path: str, *, force: bool, option: str = "-o") -> None:
     """Say before a long run, rather than after it, that its result cannot be written.
 
     Raises:
@@ -140,9 +159,11 @@ def refuse_unwritable(path: str, *, force: bool) -> None:
     if not os.path.isdir(folder):
         raise click.UsageError(f"there is no folder {folder} to write {path} into; create it first (mkdir -p).")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise click.UsageError(f"the folder {folder} is not writable, so {path} cannot be written; choose another -o.")
+        raise click.UsageError(
+            f"the folder {folder} is not writable, so {path} cannot be written; choose another {option}."
+        )
     if os.path.exists(path) and not force:
-        raise click.UsageError(f"{path} exists already; overwrite it with --force, or choose another -o.")
+        raise click.UsageError(f"{path} exists already; overwrite it with --force, or choose another {option}.")
 
 
 @contextmanager
@@ -182,6 +203,27 @@ def warnings_in_one_line() -> Iterator[None]:
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
         yield
+
+
+_PATIENCE = 2.0  # seconds
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say once, where no progress bar shows it, that `what` takes its time; nothing of what is done in two seconds."""
+    if sys.stderr.isatty():
+        yield
+        return
+    import threading
+
+    said = f"computing {what}: this may take minutes"
+    timer = threading.Timer(_PATIENCE, lambda: click.echo(said, err=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def terminal_width() -> int:

@@ -16,6 +16,7 @@ from gradgraph.commands.arguments import (
     suffix_of,
     target_argument,
     warnings_in_one_line,
+    working,
 )
 from gradgraph.commands.view_options import render_options, view_options
 
@@ -117,6 +118,7 @@ def command(
             gradients=gradients or view["color"] == "gradient",
             hessian=hessian or view["color"] == "hessian_diagonal",
             number=number,
+            working=working,
         )
         graph.release()
         with warnings_in_one_line():

@@ -12,6 +12,7 @@ from gradgraph.commands.arguments import (
     refuse_unwritable,
     suffix_of,
     target_argument,
+    working,
 )
 
 __all__ = ["command"]
@@ -59,6 +60,13 @@ def command(
     with own_stdout():
         from gradgraph.annotated import annotated_graph
 
-        graph = annotated_graph(parsed, ctx.meta.get("script", ()), gradients=gradients, hessian=hessian, number=number)
+        graph = annotated_graph(
+            parsed,
+            ctx.meta.get("script", ()),
+            gradients=gradients,
+            hessian=hessian,
+            number=number,
+            working=working,
+        )
         (write_json if suffix == "json" else write_graphml)(graph, output)
     click.echo(f"{output}: {len(graph)} nodes, {graph.number_of_edges()} edges")

@@ -92,13 +92,26 @@ def test_a_target_that_gives_no_graph(run_cli: RunCli, line: str, message: str) 
         ("trace train.py", "Missing option '-o' / '--output'."),
         ("memory train.py --top 0", "Invalid value for '-n' / '--top': 0 is not in the range x>=1."),
         ("hessian train.py --method magic", "Invalid value for '-m' / '--method': 'magic' is not one of 'auto', "
-         "'accumulate', 'batched'."),
+         "'graph', 'batched', 'accumulate', 'hutchinson', 'xdiag'."),
+        ("hessian train.py --probes 3", "--probes is for estimates, and --method auto is none; expected --method "
+         "hutchinson or xdiag."),
+        ("hessian train.py --method batched --seed 3", "--seed is for estimates, and --method batched is none; "
+         "expected --method hutchinson or xdiag."),
+        ("hessian train.py --memory 3x", "Invalid value for '--memory': '3x' is no size; expected a positive number "
+         "of bytes, such as 512MiB or 2GB."),
+        ("hessian train.py --memory 0", "Invalid value for '--memory': '0' is no size; expected a positive number of "
+         "bytes, such as 512MiB or 2GB."),
+        ("hessian train.py --save a.pt", "--save a.pt has the suffix .pt; expected .safetensors, such as "
+         "diag.safetensors."),
+        ("hessian train.py --save there.safetensors", "there.safetensors exists already; overwrite it with --force, "
+         "or choose another --save."),
         ("render", "Missing argument 'TARGET'."),
         ("render train.py other.py", "Got unexpected extra argument (other.py)"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_found_before_anything_runs(run_cli: RunCli, line: str, message: str) -> None:
     Path("there.png").write_text("mine")
+    Path("there.safetensors").write_text("mine")
     assert refused(run_cli, line, 2) == message + HELP.format(line.split()[0])
     assert not Path("ran").exists()
 

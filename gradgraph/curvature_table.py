@@ -1,0 +1,96 @@
+"""The operations that curvature comes from, as a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gradgraph.graph import AutogradGraph
+from gradgraph.render.lines import file_line, format_number
+from gradgraph.render.table import table
+
+__all__ = ["QUANTITIES", "CurvatureTable", "curvature_table"]
+
+_COLUMNS = ("curvature", "share", "operation", "node", "module", "line")
+
+#: What contributions may sum to, as the graph attribute `curvature` calls it, and in words.
+QUANTITIES = {"trace": "trace of the Hessian", "gradient": "curvature along the gradient"}
+
+
+@dataclass(frozen=True)
+class CurvatureTable:
+    """The operations that contribute the most, and what all of them sum to.
+
+    Attributes:
+        about: the graph attribute `curvature`: `of`, `total`, and where known `gauss_newton`, `residual`, `stderr`.
+        rows: the largest contributions, by size, of operations that contribute.
+        rest: how many contribute beyond those.
+        rest_sum: the sum of what those contribute.
+        without: how many operations contribute nothing.
+    """
+
+    about: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    rest: int
+    rest_sum: float
+    without: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: what `about` says, and `operations`, a list of `node`, `op`, `module`, `source`, ..."""
+        more = {"count": self.rest, "curvature": self.rest_sum, "without": self.without}
+        return {**self.about, "operations": list(self.rows), "more": more}
+
+    def to_text(self, width: int = 100) -> str:
+        """A heading with the total, and a table for a terminal of `width` columns."""
+        lines = [_heading(self.about)]
+        if self.rows:
+            cells = [_COLUMNS, *(_cells(row) for row in self.rows)]
+            # A program that was not recorded has neither modules nor lines.
+            shown = [place for place in range(len(_COLUMNS)) if place < 4 or any(row[place] for row in cells[1:])]
+            kept = [[row[place] for place in shown] for row in cells]
+            lines += table(kept, right=[0, 1, 3], width=width)
+        if self.rest:
+            lines.append(f"… and {self.rest:,} more: {format_number(self.rest_sum, sign=True)}")
+        if self.without:
+            lines.append(f"{self.without:,} {'operation adds' if self.without == 1 else 'operations add'} nothing")
+        return "\n".join(lines)
+
+
+def curvature_table(graph: AutogradGraph, top: int) -> CurvatureTable | None:
+    """The `top` operations by the node attribute `curvature`; None where no node carries it."""
+    found = {key: float(data["curvature"]) for key, data in graph.nodes.items() if data.get("curvature") is not None}
+    if not found:
+        return None
+    about = dict(graph.graph.get("curvature") or {"of": None, "total": math.fsum(found.values())})
+    total = float(about["total"])
+    contributing = [key for key, value in found.items() if value]  # NaN contributes
+    contributing.sort(key=lambda key: (not math.isnan(found[key]), -abs(found[key]), key))
+    rest = [found[key] for key in contributing[top:]]
+    rows = tuple(_row(graph, key, found[key], total) for key in contributing[:top])
+    return CurvatureTable(about, rows, len(rest), math.fsum(rest), len(found) - len(contributing))
+
+
+def _row(graph: AutogradGraph, key: int, value: float, total: float) -> dict[str, Any]:
+    data = graph.nodes[key]
+    return {
+        "node": key,
+        **{name: data[name] for name in ("op", "module", "source")},
+        "curvature": value,
+        "share": value / total if total else None,
+    }
+
+
+def _heading(about: dict[str, Any]) -> str:
+    text = f"{QUANTITIES.get(about['of'], 'curvature')} {format_number(about['total'], sign=True)}"
+    if about.get("stderr") is not None:
+        text += f" ± {format_number(about['stderr'])} (estimated)"
+    parts = (("Gauss-Newton", about.get("gauss_newton")), ("residual", about.get("residual")))
+    split = [f"{name} {format_number(value, sign=True)}" for name, value in parts if value is not None]
+    return f"{text}: {', '.join(split)}" if split else text
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    share = "-" if row["share"] is None else f"{row['share']:.1%}"
+    figure = format_number(row["curvature"], sign=True)
+    return figure, share, str(row["op"]), str(row["node"]), row["module"] or "", file_line(row["source"] or "")

@@ -1,0 +1,153 @@
+"""`gradgraph hessian`: what the table tells, what is marked, what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from gradgraph.commands import arguments
+from tests.cli.conftest import RunCli
+from tests.cli.test_bad_input import refused
+from tests.cli.test_commands import done
+
+#: f = x³ + 2y, so diag(H) = (6, -12) and 0; and the square root's is -inf at 0, NaN times 0.
+LOSSES = """\
+import torch
+x = torch.tensor([1.0, -2.0], requires_grad=True, dtype=torch.float64)
+y = torch.tensor([3.0], requires_grad=True)
+def cubic():
+    return (x**3).sum() + 2 * y.sum()
+def nan():
+    bad = torch.tensor([0.0, 4.0, 0.0], requires_grad=True)
+    return (bad * 0).sqrt().sum() + bad.square().sum()
+def complex():
+    z = torch.tensor([1.0 + 1j], requires_grad=True)
+    return (z * z).sum()
+def many():
+    wide = torch.ones(2000, requires_grad=True)
+    return wide.square().sum()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _losses(folder: Path) -> None:
+    Path("losses.py").write_text(LOSSES)
+
+
+def leaves(run_cli: RunCli, line: str) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in json.loads(done(run_cli(f"hessian {line} --json")).stdout)["leaves"]}
+
+
+def test_a_row_tells_figures_and_how_they_were_computed(run_cli: RunCli) -> None:
+    found = leaves(run_cli, "losses.py:cubic --method batched")
+    x = found["x"]
+    assert (x["min"], x["mean"], x["max"]) == (-12.0, -3.0, 6.0)
+    assert (x["negative"], x["negative_share"], x["zeros"], x["nan"]) == (1, 0.5, 0, 0)
+    assert (x["method"], x["exact"]) == ("batched", True)
+    assert x["passes"] >= 1
+    assert x["reason"]
+    text = done(run_cli("hessian losses.py:cubic --method batched")).stdout
+    header, *rows = text.splitlines()
+    assert header.split()[:6] == ["leaf", "shape", "min", "mean", "max", "negative"]
+    (row,) = [row for row in rows if row.startswith("x ")]
+    assert row.split()[:7] == ["x", "[2]", "-12", "-3", "6", "50.0%", "batched"]
+    assert x["reason"] in row
+    assert "NaN" not in header
+    assert "stderr" not in header
+
+
+def test_entries_that_are_nan_are_counted_and_told(run_cli: RunCli) -> None:
+    result = done(run_cli("hessian losses.py:nan"))
+    header, row, *_ = result.stdout.splitlines()
+    assert header.split()[6:8] == ["NaN", "method"]
+    assert row.split()[2:5] == ["nan", "nan", "nan"]
+    assert row.split()[6] == "3"
+    assert re.search(r"^warning: bad: 3 of 3 entries of the diagonal are NaN; ", result.stderr, re.MULTILINE)
+    found = leaves(run_cli, "losses.py:nan")["bad"]
+    assert (found["nan"], found["mean"]) == (3, "nan")
+
+
+def test_a_complex_loss_is_refused(run_cli: RunCli) -> None:
+    assert "expected a real scalar loss" in refused(run_cli, "hessian losses.py:complex", 1)
+
+
+def test_a_small_budget_of_memory_is_kept_or_told(run_cli: RunCli) -> None:
+    whole = leaves(run_cli, "losses.py:many --method batched")["wide"]
+    tight = leaves(run_cli, "losses.py:many --method batched --memory 1MiB")["wide"]
+    tiny = leaves(run_cli, "losses.py:cubic --method batched --memory 1B")["x"]
+    assert tight["chunk"] < whole["chunk"]
+    assert tight["mean"] == whole["mean"] == 2.0
+    assert tiny["chunk"] == 1
+    assert "more than" in tiny["reason"]
+
+
+def test_save_writes_tensors_that_others_read(run_cli: RunCli) -> None:
+    done(run_cli("hessian losses.py:cubic --save diag.safetensors"))
+    tensors = load_file("diag.safetensors")
+    assert tensors["x"].tolist() == [6.0, -12.0]
+    assert tensors["x"].dtype == torch.float64
+    assert tensors["y"].tolist() == [0.0]
+    with safe_open("diag.safetensors", "pt") as file:
+        about = file.metadata()
+    assert json.loads(about["exact"]) == {"x": True, "y": True}
+    assert set(json.loads(about["method"])) == {"x", "y"}
+    assert about["target"] == "losses.py:cubic"
+    first = Path("diag.safetensors").read_bytes()
+    done(run_cli("hessian losses.py:cubic --save diag.safetensors --force"))
+    assert Path("diag.safetensors").read_bytes() == first
+
+
+def test_save_without_the_package_says_so_before_anything_runs(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = refused(run_cli, "hessian train.py --save diag.safetensors", 1)
+    assert message == (
+        "--save needs the package safetensors, which is not installed; pip install 'gradgraph[save]', or pip install "
+        "safetensors."
+    )
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("option", ["--save a.safetensors", "--method accumulate", "--memory 1MiB"])
+def test_what_only_a_program_can_give_is_refused_of_a_saved_graph(run_cli: RunCli, saved: Path, option: str) -> None:
+    message = refused(run_cli, f"hessian graph.json {option}", 1)
+    assert message.startswith("graph.json is a saved graph, which holds figures of a Hessian at most, and ")
+    assert not Path("a.safetensors").exists()
+
+
+def test_a_saved_graph_tells_what_it_holds(run_cli: RunCli, saved: Path) -> None:
+    header, *rows = done(run_cli("hessian graph.json")).stdout.splitlines()
+    assert header.split() == ["leaf", "shape", "min", "mean", "max", "negative", "method"]
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("line", ["hessian losses.py:many", "trace losses.py:many -H -o a.json",
+                                  "render losses.py:many -H -o a.svg"])  # fmt: skip
+def test_long_work_is_announced_once_where_there_is_no_bar(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(arguments, "_PATIENCE", 1e6)
+    assert "computing" not in done(run_cli(line)).stderr
+    monkeypatch.setattr(arguments, "_PATIENCE", 0.0)
+    told = done(run_cli(f"{line}{'' if line.startswith('hessian') else ' --force'}")).stderr.splitlines()
+    assert told == ["computing the diagonal of the Hessian, 2,000 entries in all: this may take minutes"]
+
+
+def test_long_work_is_not_announced_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(arguments, "_PATIENCE", 0.0)
+    monkeypatch.setattr("click.echo", lambda text, **_: said.append(text))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with arguments.working("something"):
+        math.factorial(20_000)
+    assert said == []
