@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from gradgraph.aside import aside, hooks_suspended
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.kinds import is_once_differentiable
 from gradgraph.teardown import reachable
 
-__all__ = ["FirstOrder", "Reached", "first_order"]
+__all__ = ["Differentiate", "FirstOrder", "Reached", "first_order"]
 
 #: Whether the gradient depends on the parameter ("curved"), is constant in it ("linear"), or the loss does not reach
 #: it or it does not require grad ("unreachable").
 Reached = Literal["curved", "linear", "unreachable"]
+
+#: Gives the gradients with a graph; besides the loss, the pass starts at these edges, with these gradients.
+Differentiate: TypeAlias = Callable[[Sequence[GradientEdge], Sequence[Tensor]], dict[str, Tensor]]
 
 
 @dataclass(eq=False)
@@ -41,10 +45,16 @@ class FirstOrder:
 
 
 @contextmanager
-def first_order(what: str, loss: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[FirstOrder]:
+def first_order(
+    what: str,
+    loss: Tensor,
+    tensors: Mapping[str, Tensor],
+    run: Callable[[Differentiate], dict[str, Tensor]] | None = None,
+) -> Iterator[FirstOrder]:
     """Differentiate `loss` by `tensors` once, with a graph; differentiate again inside the block.
 
-    The program's `.grad`, RNG, hooks on the parameters and graph are as before when the block is left.
+    The program's `.grad`, RNG, hooks on the parameters and graph are as before when the block is left. `run` may run
+    the pass itself, to watch it, or run it again: it is given what does, and returns what that returns.
 
     Raises:
         InputError: the loss is no real scalar or has no graph, its graph was freed, a parameter is complex, or the loss
@@ -58,7 +68,8 @@ def first_order(what: str, loss: Tensor, tensors: Mapping[str, Tensor]) -> Itera
     with aside(what, roots, again=f"call {what} before it") as reset, hooks_suspended(tensors.values()):
         if active:
             _check_twice_differentiable(what, roots, active)
-        found = _gradients(loss, active)
+        differentiate = partial(_gradients, loss, active)
+        found = differentiate() if run is None or not active else run(differentiate)
         if not found:
             raise InputError(_unreached(what, tensors, active))
         reached: dict[str, Reached] = {
@@ -68,11 +79,20 @@ def first_order(what: str, loss: Tensor, tensors: Mapping[str, Tensor]) -> Itera
         yield FirstOrder(dict(tensors), {name: one for name, one in found.items() if one.requires_grad}, reached, reset)
 
 
-def _gradients(loss: Tensor, active: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _gradients(
+    loss: Tensor,
+    active: Mapping[str, Tensor],
+    edges: Sequence[GradientEdge] = (),
+    gradients: Sequence[Tensor] = (),
+) -> dict[str, Tensor]:
     if not active:
         return {}
     received = torch.autograd.grad(
-        loss, list(active.values()), torch.ones_like(loss), create_graph=True, allow_unused=True
+        [get_gradient_edge(loss), *edges],
+        list(active.values()),
+        [torch.ones_like(loss), *gradients],
+        create_graph=True,
+        allow_unused=True,
     )
     with torch.enable_grad():
         return {
