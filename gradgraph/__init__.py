@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradgraph.curvature import HessianDiagonal, hessian, hessian_diagonal, hvp
+    from gradgraph.curvature import HessianDiagonal, HessianOperator, hessian, hessian_diagonal, hvp
     from gradgraph.errors import GradGraphError, InputError, ReadError, ReleasedGraphError, RenderError, TargetError
     from gradgraph.gradients import GradientStats, gradients
     from gradgraph.graph import AutogradGraph, annotate
@@ -31,6 +31,7 @@ _HOME = {
     "GradGraphError": "errors",
     "GradientStats": "gradients",
     "HessianDiagonal": "curvature",
+    "HessianOperator": "curvature",
     "InputError": "errors",
     "Ledger": "ledger",
     "ReadError": "errors",
@@ -61,6 +62,7 @@ __all__ = [
     "GradGraphError",
     "GradientStats",
     "HessianDiagonal",
+    "HessianOperator",
     "InputError",
     "Ledger",
     "ReadError",
