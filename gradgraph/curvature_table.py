@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradgraph.graph import AutogradGraph
-from gradgraph.render.lines import file_line, format_number
+from gradgraph.render.lines import file_line, format_number, format_share, share_of
+from gradgraph.render.shares import about_curvature, curvature_words
 from gradgraph.render.table import table
+from gradgraph.view.sums import total_of
 
-__all__ = ["QUANTITIES", "CurvatureTable", "curvature_table"]
+__all__ = ["CurvatureTable", "curvature_table"]
 
 _COLUMNS = ("curvature", "share", "operation", "node", "module", "line")
-
-#: What contributions may sum to, as the graph attribute `curvature` calls it, and in words.
-QUANTITIES = {"trace": "trace of the Hessian", "gradient": "curvature along the gradient"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class CurvatureTable:
 
     def to_text(self, width: int = 100) -> str:
         """A heading with the total, and a table for a terminal of `width` columns."""
-        lines = [_heading(self.about)]
+        lines = [curvature_words(self.about)]
         if self.rows:
             cells = [_COLUMNS, *(_cells(row) for row in self.rows)]
             # A program that was not recorded has neither modules nor lines.
@@ -62,13 +61,13 @@ def curvature_table(graph: AutogradGraph, top: int) -> CurvatureTable | None:
     found = {key: float(data["curvature"]) for key, data in graph.nodes.items() if data.get("curvature") is not None}
     if not found:
         return None
-    about = dict(graph.graph.get("curvature") or {"of": None, "total": math.fsum(found.values())})
+    about = about_curvature(graph) or {}
     total = float(about["total"])
     contributing = [key for key, value in found.items() if value]  # NaN contributes
     contributing.sort(key=lambda key: (not math.isnan(found[key]), -abs(found[key]), key))
     rest = [found[key] for key in contributing[top:]]
     rows = tuple(_row(graph, key, found[key], total) for key in contributing[:top])
-    return CurvatureTable(about, rows, len(rest), math.fsum(rest), len(found) - len(contributing))
+    return CurvatureTable(about, rows, len(rest), total_of(rest), len(found) - len(contributing))
 
 
 def _row(graph: AutogradGraph, key: int, value: float, total: float) -> dict[str, Any]:
@@ -77,20 +76,11 @@ def _row(graph: AutogradGraph, key: int, value: float, total: float) -> dict[str
         "node": key,
         **{name: data[name] for name in ("op", "module", "source")},
         "curvature": value,
-        "share": value / total if total else None,
+        "share": share_of(value, total),
     }
 
 
-def _heading(about: dict[str, Any]) -> str:
-    text = f"{QUANTITIES.get(about['of'], 'curvature')} {format_number(about['total'], sign=True)}"
-    if about.get("stderr") is not None:
-        text += f" ± {format_number(about['stderr'])} (estimated)"
-    parts = (("Gauss-Newton", about.get("gauss_newton")), ("residual", about.get("residual")))
-    split = [f"{name} {format_number(value, sign=True)}" for name, value in parts if value is not None]
-    return f"{text}: {', '.join(split)}" if split else text
-
-
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    share = "-" if row["share"] is None else f"{row['share']:.1%}"
+    share = "-" if row["share"] is None else format_share(row["share"])
     figure = format_number(row["curvature"], sign=True)
     return figure, share, str(row["op"]), str(row["node"]), row["module"] or "", file_line(row["source"] or "")

@@ -74,7 +74,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
         "leaf": row["name"],
         "shape": format_shape(row["shape"]),
         **{name: "-" if row.get(name) is None else format_number(row[name]) for name in _FIGURES},
-        "negative": "-" if share is None else f"{share:.0%}" if share in (0, 1) else f"{share:.1%}",
+        "negative": "-" if share is None else f"{100 * share:.3g} %",
         "NaN": f"{nan:,}" if nan else "",
         "stderr": "" if error is None else format_number(error),
         "method": str(row.get("method", "")),

@@ -7,7 +7,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradgraph.render.lines import LONGEST, Line, Role, Show, format_bytes, format_number, outputs_line, short_source
+from gradgraph.render.lines import (
+    LONGEST,
+    Line,
+    Role,
+    Show,
+    curvature_lines,
+    format_bytes,
+    format_number,
+    outputs_line,
+    short_source,
+)
 
 __all__ = ["folded_lines", "short_op"]
 
@@ -45,8 +55,7 @@ def folded_lines(data: Mapping[str, Any], show: Show) -> list[Line]:
         lines += _gradients(data.get("gradient_range"))
     if show.hessian:
         lines += _hessian(data.get("hessian_range"))
-    if data.get("curvature") is not None:
-        lines.append(Line(f"curvature {format_number(data['curvature'], sign=True)}", "note"))
+    lines += curvature_lines(data, show)
     return lines
 
 

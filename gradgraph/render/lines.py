@@ -14,13 +14,16 @@ __all__ = [
     "Role",
     "Show",
     "alerting",
+    "curvature_lines",
     "file_line",
     "format_bytes",
     "format_number",
     "format_shape",
+    "format_share",
     "lines_of",
     "outputs_line",
     "printable",
+    "share_of",
     "short_source",
     "shorten",
 ]
@@ -50,6 +53,7 @@ class Show:
     saved: bool = False
     device: bool = False  # where a graph lives on several devices
     called_again: frozenset[str] = frozenset()  # modules that were called several times
+    curvature: float | None = None  # what all nodes of the graph sum to
 
 
 def lines_of(data: Mapping[str, Any], show: Show) -> list[Line]:
@@ -64,11 +68,36 @@ def lines_of(data: Mapping[str, Any], show: Show) -> list[Line]:
         lines += _ledger(data)
     if show.hessian:
         lines += _hessian(data)
-    if data.get("curvature") is not None:
-        lines.append(Line(f"curvature {format_number(data['curvature'], sign=True)}", "note"))
+    lines += curvature_lines(data, show)
     if show.saved:
         lines += _saved(data)
     return lines
+
+
+def curvature_lines(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
+    """What a node or folded box adds to a curvature, and its share of the whole."""
+    value = data.get("curvature")
+    if value is None:
+        return
+    share = share_of(float(value), show.curvature)
+    words = f"curvature {format_number(value, sign=True)}"
+    bad = not math.isfinite(float(value))
+    yield Line(f"{words} ({format_share(share)})" if share else words, "alert" if bad else "note")
+
+
+def share_of(value: float, total: float | None) -> float | None:
+    """`value` as a part of `total`; None where that says nothing."""
+    return value / total if total and math.isfinite(total) and math.isfinite(value) else None
+
+
+def format_share(share: float) -> str:
+    """A share of a whole whose parts have either sign: `+41 %`, `-0.3 %`; parts may exceed the whole.
+
+    >>> format_share(0.4123), format_share(-0.0031), format_share(12.0)
+    ('+41 %', '-0.3 %', '+1,200 %')
+    """
+    percent = 100 * share
+    return f"{percent:+,.0f} %" if abs(percent) >= 9.95 else f"{percent:+.1f} %"
 
 
 def alerting(lines: Sequence[Line]) -> bool:

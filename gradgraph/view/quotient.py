@@ -82,6 +82,7 @@ def _quotient(reading: Reading, boxes: Sequence[_Box], graph: Mapping[str, Any],
         roots=[box_of[place] for place in _roots(reading, graph) if box_of[place] >= 0],
         orders=sorted(set(reading.order)),
         recorded=graph.get("recorded"),
+        curvature=graph.get("curvature"),
         clusters=clusters.table(),
     )
     return view

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradgraph.view.reading import Reading
 
-__all__ = ["Sums"]
+__all__ = ["Sums", "total_of"]
 
 
 class Sums:
@@ -35,9 +35,15 @@ class Sums:
             "ops": dict(sorted(ops.items(), key=lambda entry: (-entry[1], entry[0]))),
             "saved_bytes": sum(data["saved_bytes"] for data in nodes if _is_number(data.get("saved_bytes"))),
             "gradient_range": _gradient_range(nodes) if self._gradients else None,
-            "curvature": math.fsum(curvature) if curvature else None,
+            "curvature": total_of(curvature) if curvature else None,
             "hessian_range": _hessian_range(nodes) if self._hessians else None,
         }
+
+
+def total_of(values: Iterable[float]) -> float:
+    """Their sum, correctly rounded; where they are not all finite, what their sum is."""
+    known = list(values)
+    return math.fsum(known) if all(map(math.isfinite, known)) else sum(known)
 
 
 def _is_number(value: Any) -> bool:

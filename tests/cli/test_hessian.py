@@ -59,7 +59,7 @@ def test_a_row_tells_figures_and_how_they_were_computed(run_cli: RunCli) -> None
     header, *rows = text.splitlines()
     assert header.split()[:6] == ["leaf", "shape", "min", "mean", "max", "negative"]
     (row,) = [row for row in rows if row.startswith("x ")]
-    assert row.split()[:7] == ["x", "[2]", "-12", "-3", "6", "50.0%", "batched"]
+    assert row.split()[:8] == ["x", "[2]", "-12", "-3", "6", "50", "%", "batched"]
     assert x["reason"] in row
     assert "NaN" not in header
     assert "stderr" not in header
@@ -70,7 +70,7 @@ def test_entries_that_are_nan_are_counted_and_told(run_cli: RunCli) -> None:
     header, row, *_ = result.stdout.splitlines()
     assert header.split()[6:8] == ["NaN", "method"]
     assert row.split()[2:5] == ["nan", "nan", "nan"]
-    assert row.split()[6] == "3"
+    assert row.split()[7] == "3"
     assert re.search(r"^warning: bad: 3 of 3 entries of the diagonal are NaN; ", result.stderr, re.MULTILINE)
     found = leaves(run_cli, "losses.py:nan")["bad"]
     assert (found["nan"], found["mean"]) == (3, "nan")
