@@ -12,7 +12,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradgraph.curvature import HessianDiagonal, HessianOperator, hessian, hessian_diagonal, hvp
+    from gradgraph.curvature import (
+        Curvature,
+        HessianDiagonal,
+        HessianOperator,
+        curvature,
+        hessian,
+        hessian_diagonal,
+        hvp,
+    )
     from gradgraph.errors import GradGraphError, InputError, ReadError, ReleasedGraphError, RenderError, TargetError
     from gradgraph.gradients import GradientStats, gradients
     from gradgraph.graph import AutogradGraph, annotate
@@ -28,6 +36,7 @@ __version__ = "0.1.0"
 # Nothing heavy is imported before it is used: `gradgraph --help` needs no torch, a saved graph opens without it.
 _HOME = {
     "AutogradGraph": "graph",
+    "Curvature": "curvature",
     "GradGraphError": "errors",
     "GradientStats": "gradients",
     "HessianDiagonal": "curvature",
@@ -41,6 +50,7 @@ _HOME = {
     "TargetError": "errors",
     "View": "view",
     "annotate": "graph",
+    "curvature": "curvature",
     "focus": "view",
     "fold": "view",
     "gradients": "gradients",
@@ -59,6 +69,7 @@ _HOME = {
 
 __all__ = [
     "AutogradGraph",
+    "Curvature",
     "GradGraphError",
     "GradientStats",
     "HessianDiagonal",
@@ -73,6 +84,7 @@ __all__ = [
     "View",
     "__version__",
     "annotate",
+    "curvature",
     "focus",
     "fold",
     "gradients",

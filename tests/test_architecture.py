@@ -103,7 +103,7 @@ def test_the_public_names_are_all_there() -> None:
     # Importing the submodules of the same names must not hide the functions.
     program = (
         "import gradgraph.render, gradgraph.gradients, gradgraph.curvature, gradgraph as g\n"
-        "assert callable(g.render) and callable(g.gradients) and callable(g.hessian)"
+        "assert callable(g.render) and callable(g.gradients) and callable(g.hessian) and callable(g.curvature)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="module 'gradgraph' has no attribute 'nope'"):

@@ -1,8 +1,20 @@
-"""Hessians of a scalar loss: its diagonal, its blocks, its products with vectors."""
+"""Hessians of a scalar loss: its diagonal, its blocks, its products with vectors, and which operations it is from."""
 
 from gradgraph.curvature.blocks import HessianBlocks, hessian
 from gradgraph.curvature.diagonal import HessianDiagonal, hessian_diagonal
 from gradgraph.curvature.products import HessianOperator, hvp
 from gradgraph.curvature.report import ParameterReport
+from gradgraph.curvature.split import curvature
+from gradgraph.curvature.split_result import Curvature
 
-__all__ = ["HessianBlocks", "HessianDiagonal", "HessianOperator", "ParameterReport", "hessian", "hessian_diagonal", "hvp"]
+__all__ = [
+    "Curvature",
+    "HessianBlocks",
+    "HessianDiagonal",
+    "HessianOperator",
+    "ParameterReport",
+    "curvature",
+    "hessian",
+    "hessian_diagonal",
+    "hvp",
+]

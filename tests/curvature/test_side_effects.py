@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from gradgraph import gradients, hessian, hessian_diagonal, hvp, trace
+from gradgraph.curvature import progress as progress_module
 from gradgraph.curvature import rows as rows_module
 from gradgraph.curvature.budget import budget, bytes_per_row, chunk_for
 from gradgraph.curvature.rows import Plan, rows_of
@@ -340,7 +341,7 @@ def test_rows_come_in_order_and_whole() -> None:
 
 
 def test_progress_is_shown_when_asked_for_and_not_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradgraph.curvature.progress._DELAY", 0)
+    monkeypatch.setattr(progress_module, "_DELAY", 0)
     x = torch.ones(3, requires_grad=True)
     loss = (x**3).sum()
     for wanted, shown in ((True, True), (False, False), (None, False)):

@@ -1,0 +1,90 @@
+"""Which operations come after the model's output: their share of the curvature is Gauss-Newton's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from gradgraph.curvature.split_adjoints import Adjoints, Place
+from gradgraph.errors import InputError
+from gradgraph.outputs import flatten
+from gradgraph.recording.log import Log
+
+__all__ = ["after_outputs", "places_of", "recorded_outputs"]
+
+
+def after_outputs(adjoints: Adjoints, outputs: Iterable[Place]) -> set[int]:
+    """Keys of the nodes that take one of `outputs` in, or what was made of it."""
+    wanted = set(outputs)
+    consumers: dict[int, list[int]] = {}
+    found: set[int] = set()
+    for u, v, nr in _edges(adjoints):
+        consumers.setdefault(v, []).append(u)
+        if (v, nr) in wanted:
+            found.add(u)
+    stack = list(found)
+    while stack:
+        for u in consumers.get(stack.pop(), ()):
+            if u not in found:
+                found.add(u)
+                stack.append(u)
+    return found
+
+
+def places_of(outputs: Any, adjoints: Adjoints) -> list[Place]:
+    """Where in the graph of the loss `outputs` are.
+
+    Raises:
+        InputError: there is no tensor with a graph in it, or none that the loss depends on.
+    """
+    edges, _ = flatten(outputs, "outputs")
+    known = adjoints.walk.key_of
+    found = [
+        (known[edge.node], edge.output_nr) for edge in edges if known.get(edge.node, adjoints.count) < adjoints.count
+    ]
+    if not found:
+        raise InputError(
+            "the loss depends on none of outputs: expected what the model returned, the very tensors that the loss was "
+            "computed from. Was it computed from a copy, or from another call of the model?"
+        )
+    return found
+
+
+def recorded_outputs(log: Log | None, adjoints: Adjoints, params: Mapping[str, Tensor]) -> list[Place] | None:
+    """Where the outermost module's result left it, as recorded; None where that is not sure.
+
+    The module is the one that has the parameters. Not sure: parts of the graph were not recorded, or a backward made
+    some; several modules have the parameters, or none; or the loss was computed in the module itself.
+    """
+    if log is None:
+        return None
+    roots: list[int | None] = []
+    walk = adjoints.walk
+    for key, node in enumerate(walk.nodes[: adjoints.count]):
+        if walk.start[key] == walk.start[key + 1]:
+            roots.append(None)
+            continue
+        record = log.record_of(node)
+        if record is None or record.order:
+            return None
+        roots.append(None if record.module is None else log.modules[record.module].root)
+    wanted = set(map(id, params.values()))
+    owners = [root for root in set(roots) if root is not None and _has(log.modules[root].module(), wanted)]
+    if len(owners) != 1 or roots[0] == owners[0]:
+        return None
+    (owner,) = owners
+    found = {(v, nr) for u, v, nr in _edges(adjoints) if roots[v] == owner and roots[u] != owner}
+    return sorted(found) or None
+
+
+def _edges(adjoints: Adjoints) -> Iterator[tuple[int, int, int]]:
+    """Of the edges of the loss's own graph: from, to, and which output."""
+    walk = adjoints.walk
+    return islice(zip(walk.source, walk.target, walk.output_nr, strict=True), walk.start[adjoints.count])
+
+
+def _has(module: nn.Module | None, wanted: set[int]) -> bool:
+    return module is not None and any(id(tensor) in wanted for tensor in module.parameters())

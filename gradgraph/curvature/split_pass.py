@@ -1,0 +1,158 @@
+"""The second pass: ⟨g, e⟩ differentiated once, and what it hands over on each curvature edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradgraph.curvature.split_adjoints import Adjoints, CurvatureEdge, Place
+
+__all__ = ["SplitPass", "inner"]
+
+
+def inner(s: Tensor, tangent: Tensor) -> Tensor:
+    """⟨s, tangent⟩, in float32 at least; a number on the tensors' device."""
+    if s.layout is not torch.strided:
+        s = s.to_dense()
+    if s.shape != tangent.shape:  # the engine sums what was broadcast only behind the hooks
+        s = s.sum_to_size(tangent.shape) if s.numel() > tangent.numel() else s.expand_as(tangent)
+    if s.is_complex():
+        return (torch.view_as_real(s.resolve_conj()) * torch.view_as_real(tangent.resolve_conj())).sum()
+    if s.dtype.itemsize < 4:
+        s, tangent = s.float(), tangent.float()
+    return torch.dot(s.reshape(-1), tangent.reshape(-1))
+
+
+class SplitPass:
+    """Differentiates ⟨g, e⟩ and pairs, on each curvature edge, the gradient s with the tangent of where it leads to.
+
+    Args:
+        adjoints: the pass that made the gradients.
+        gradients: the gradients g that have a graph.
+        params: what is differentiated by, all that the loss reaches.
+        everywhere: learn the tangents of all places that have a view, not just those of curvature edges.
+
+    Attributes:
+        owners: after a run, the node that each of the numbers belongs to.
+        tangents: during a run, and after it with `everywhere`, the tangents by place.
+    """
+
+    def __init__(
+        self,
+        adjoints: Adjoints,
+        gradients: Mapping[str, Tensor],
+        params: Mapping[str, Tensor],
+        *,
+        everywhere: bool = False,
+    ) -> None:
+        self._adjoints = adjoints
+        self._gradients = gradients
+        self._params = params
+        self._everywhere = everywhere
+        self.tangents: dict[Place, Tensor] = {}
+        self._waiting: dict[Place, list[tuple[int, Tensor]]] = {}
+        self._given: dict[Place, Tensor] = {}
+        self._pairing: Callable[[Tensor, Tensor], Tensor] = inner
+        self._numbers: list[Tensor] = []
+        self.owners: list[int] = []
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Inside, `run` may be called."""
+        curved = {edge.place for edges in self._adjoints.edges.values() for edge in edges}
+        hooks = [
+            node.register_prehook(self._arrives(place))
+            for place, node in self._adjoints.places.items()
+            if self._everywhere or place in curved
+        ]
+        hooks += [node.register_hook(self._leaves(edges)) for node, edges in self._adjoints.edges.items()]
+        try:
+            with torch.autograd.set_multithreading_enabled(False):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def run(
+        self,
+        direction: Mapping[str, Tensor],
+        roots: Sequence[str] | None = None,
+        pairing: Callable[[Tensor, Tensor], Tensor] = inner,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The numbers ⟨s, tangent⟩ of each curvature edge, for `owners`; and the product of the Hessian with e.
+
+        Args:
+            direction: e by name, for parameters that are in it; of others it is zero.
+            roots: the parameters whose gradients are differentiated, by default all that `direction` has.
+            pairing: what is made of s and a tangent.
+        """
+        self.tangents, self._waiting, self._pairing = {}, {}, pairing
+        self._numbers, self.owners = [], []
+        places = self._adjoints.of_params
+        self._given = {places[name]: e for name, e in direction.items() if name in places}
+        starts = [name for name in (direction if roots is None else roots) if name in self._gradients]
+        inputs = [*self._params.values(), *self._adjoints.roots]
+        received = torch.autograd.grad(
+            [self._gradients[name] for name in starts],
+            inputs,
+            [direction[name] for name in starts],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        for place, pairs in self._waiting.items():
+            tangent = self._given.get(place)
+            if tangent is not None:
+                for owner, s in pairs:
+                    self._pair(owner, s, tangent)
+        product = {
+            name: one if one.layout is torch.strided else one.to_dense()
+            for name, one in zip(self._params, received, strict=False)
+            if one is not None
+        }
+        numbers, self._numbers = self._numbers, []
+        if self._everywhere:
+            self.tangents = {**self._given, **self.tangents}
+        else:
+            self.tangents = {}
+        self._waiting, self._given = {}, {}
+        return numbers, product
+
+    def _arrives(self, place: Place) -> Callable[[Sequence[Tensor | None]], None]:
+        """A hook on the view that is an adjoint: what arrives there is the tangent."""
+
+        def arrives(received: Sequence[Tensor | None]) -> None:
+            (tangent,) = received
+            if tangent is None:
+                return
+            given = self._given.get(place)
+            if given is not None:
+                tangent = tangent + given
+            self.tangents[place] = tangent
+            for owner, s in self._waiting.pop(place, ()):
+                self._pair(owner, s, tangent)
+
+        return arrives
+
+    def _leaves(self, edges: Sequence[CurvatureEdge]) -> Callable[[Sequence[Tensor | None], Any], None]:
+        """A hook on a node with curvature edges: what leaves it there is s."""
+
+        def leaves(sent: Sequence[Tensor | None], received: Any) -> None:  # noqa: ARG001 - torch's signature
+            for slot, place, owner in edges:
+                s = sent[slot]
+                if s is None:
+                    continue
+                tangent = self.tangents.get(place)
+                if tangent is not None:
+                    self._pair(owner, s, tangent)
+                else:
+                    self._waiting.setdefault(place, []).append((owner, s))
+
+        return leaves
+
+    def _pair(self, owner: int, s: Tensor, tangent: Tensor) -> None:
+        self._numbers.append(self._pairing(s, tangent))
+        self.owners.append(owner)

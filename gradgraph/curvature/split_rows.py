@@ -1,0 +1,149 @@
+"""Many directions in one pass, by vmap; one a pass where it cannot."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gradgraph.curvature.budget import chunk_for
+from gradgraph.curvature.rows import one_hots
+from gradgraph.curvature.split_check import Check
+from gradgraph.curvature.split_pass import SplitPass, inner
+from gradgraph.curvature.split_result import added
+from gradgraph.errors import GradGraphError
+
+__all__ = ["Numbers", "SplitRows"]
+
+
+class Numbers:
+    """What some directions gave.
+
+    Attributes:
+        totals: eᵀHe of each, `[rows]`.
+        parts: what makes them up, `[rows, parts]`.
+        owners: the node that each part comes from.
+    """
+
+    def __init__(self, totals: Tensor, parts: Tensor, owners: Sequence[int]) -> None:
+        self.totals = totals
+        self.parts = parts
+        self.owners = list(owners)
+
+    def summed(self) -> dict[int, float]:
+        """What each node adds to all directions together."""
+        found: dict[int, list[float]] = {}
+        for owner, value in zip(self.owners, self.parts.sum(0).tolist(), strict=True):
+            found.setdefault(owner, []).append(value)
+        return {owner: added(values) for owner, values in found.items()}
+
+    def by_node(self) -> dict[int, Tensor]:
+        """What each node adds to each direction, `[rows]`."""
+        found: dict[int, Tensor] = {}
+        for owner, part in zip(self.owners, self.parts.unbind(1), strict=True):
+            found[owner] = found[owner] + part if owner in found else part
+        return found
+
+
+class SplitRows:
+    """Runs the second pass for many directions.
+
+    Args:
+        split: that pass, hooked.
+        reset: to be called before each run of the engine.
+        check: compares the sums of the parts with eᵀHe.
+
+    Attributes:
+        alone: why rows are computed one a pass; None while they are batched.
+    """
+
+    def __init__(self, split: SplitPass, reset: Callable[[], None], check: Check) -> None:
+        self._split = split
+        self._reset = reset
+        self._compare = check
+        self._checked = False
+        self.alone: str | None = None
+
+    def entries(self, name: str, gradient: Tensor, memory: int | None) -> Iterator[tuple[int, Numbers]]:
+        """Along each entry of parameter `name`: the number of the first row, and the numbers of some."""
+        chunk, _ = chunk_for(gradient, None, memory)
+        start = 0
+        while start < gradient.numel():
+            count = min(chunk, gradient.numel() - start)
+            yield start, self.along({name: one_hots(gradient, start, count)})
+            start += count
+
+    def along(self, directions: Mapping[str, Tensor]) -> Numbers:
+        """Along several directions, the rows of the tensors in `directions`.
+
+        Raises:
+            GradGraphError: the parts do not sum to eᵀHe.
+        """
+        numbers = self._along(directions)
+        self._compare(numbers.totals, numbers.parts, lambda row: {name: rows[row] for name, rows in directions.items()})
+        return numbers
+
+    def _along(self, directions: Mapping[str, Tensor]) -> Numbers:
+        count = len(next(iter(directions.values())))
+        if self.alone is None and count > 1:
+            try:
+                return self._batched(directions)
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                self.alone = (str(error) or type(error).__name__).partition("\n")[0][:200]
+        return self._one_by_one(directions, range(count))
+
+    def _batched(self, directions: Mapping[str, Tensor]) -> Numbers:
+        self._reset()
+        with warnings.catch_warnings():
+            # Slower than it might be is no news to the user, who did not ask for vmap.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            totals, parts = torch.func.vmap(self._row, randomness="same")(dict(directions))
+        numbers = Numbers(totals.detach(), parts.detach(), self._split.owners)
+        if not self._checked:
+            self._check(directions, numbers)
+            self._checked = True
+        return numbers
+
+    def _check(self, directions: Mapping[str, Tensor], numbers: Numbers) -> None:
+        """A wrong batching rule need not raise: the largest row is computed alone, too."""
+        sizes = numbers.parts.abs().sum(1)
+        at = int(sizes.nan_to_num(posinf=0.0).argmax())
+        alone = self._one_by_one(directions, [at])
+        eps = max(torch.finfo(one.dtype).eps for one in directions.values())
+        close = eps**0.5 * float(sizes[at])
+        mine, own = numbers.by_node(), alone.by_node()
+        if mine.keys() != own.keys() or any(_differ(mine[key][at], own[key][0], close) for key in own):
+            raise RuntimeError("vmap gave another row than a pass of its own")
+
+    def _row(self, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """eᵀHe, and its parts `[parts]`."""
+        numbers, product = self._split.run(direction)
+        zero = _wide(next(iter(direction.values())).flatten()[:0].sum())
+        totals = [_wide(inner(product[name], e)).to(zero.device) for name, e in direction.items() if name in product]
+        parts = [_wide(one).to(zero.device) for one in numbers]
+        return torch.stack([zero, *totals]).sum(), torch.stack([*parts, zero])[:-1]
+
+    def _one_by_one(self, directions: Mapping[str, Tensor], rows: Sequence[int]) -> Numbers:
+        totals, parts = [], []
+        owners: list[int] | None = None
+        for row in rows:
+            self._reset()
+            total, part = self._row({name: one[row] for name, one in directions.items()})
+            if owners is not None and self._split.owners != owners:
+                raise GradGraphError("curvature got other parts in one pass than in the next: does a backward change?")
+            owners = self._split.owners
+            totals.append(total)
+            parts.append(part)
+        return Numbers(torch.stack(totals), torch.stack(parts), owners or [])
+
+
+def _differ(one: Tensor, other: Tensor, close: float) -> bool:
+    return bool(one.isnan() != other.isnan()) or bool((one - other).abs() > close)
+
+
+def _wide(number: Tensor) -> Tensor:
+    return number.to(torch.float32 if number.device.type == "mps" else torch.float64)

@@ -1,0 +1,124 @@
+"""What `curvature()` adds up: one direction, all entries for the trace, or random ones for an estimate of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gradgraph.curvature.budget import chunk_for
+from gradgraph.curvature.first_order import FirstOrder
+from gradgraph.curvature.progress import Progress
+from gradgraph.curvature.split_result import added
+from gradgraph.curvature.split_rows import SplitRows
+
+__all__ = ["Found", "along_direction", "estimated_trace", "exact_trace"]
+
+
+@dataclass
+class Found:
+    """A total, and what nodes add to it; the attributes are those of `Curvature`."""
+
+    of: Literal["direction", "trace"]
+    total: float = 0.0
+    contributions: dict[int, float] = field(default_factory=dict)
+    stderr: float | None = None
+    probes: int = 0
+    diagonal: dict[str, Tensor] | None = None
+    entries: dict[str, dict[int, Tensor]] | None = None
+
+
+def along_direction(rows: SplitRows, order: FirstOrder, direction: dict[str, Tensor]) -> Found:
+    """eᵀHe for one e."""
+    found = Found("direction")
+    if order.gradients:
+        numbers = rows.along({name: e.unsqueeze(0) for name, e in direction.items()})
+        found.total = float(numbers.totals)
+        found.contributions = numbers.summed()
+    return found
+
+
+def exact_trace(
+    rows: SplitRows, order: FirstOrder, per_entry: bool, memory: int | None, progress: bool | None
+) -> Found:
+    """The sum of eᵀHe over all entries; with `per_entry` each of them as well."""
+    found = Found("trace")
+    sums: dict[int, list[float]] = {}
+    totals: list[float] = []
+    diagonal = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        for name, tensor in order.tensors.items()
+    }
+    entries: dict[str, dict[int, Tensor]] = {name: {} for name in order.tensors}
+    with Progress(sum(one.numel() for one in order.gradients.values()), "curvature", progress) as bar:
+        for name, gradient in order.gradients.items():
+            for start, numbers in rows.entries(name, gradient, memory):
+                totals.append(float(numbers.totals.sum()))
+                for key, value in numbers.summed().items():
+                    sums.setdefault(key, []).append(value)
+                if per_entry:
+                    stop = start + len(numbers.totals)
+                    diagonal[name].view(-1)[start:stop] = numbers.totals.to(diagonal[name])
+                    for key, values in numbers.by_node().items():
+                        whole = entries[name].setdefault(key, torch.zeros_like(diagonal[name]))
+                        whole.view(-1)[start:stop] = values.to(whole)
+                bar.advance(len(numbers.totals))
+    found.total = added(totals)
+    found.contributions = {key: added(values) for key, values in sums.items()}
+    if per_entry:
+        found.diagonal, found.entries = diagonal, entries
+    return found
+
+
+def estimated_trace(
+    rows: SplitRows,
+    order: FirstOrder,
+    probes: int,
+    generator: torch.Generator | None,
+    memory: int | None,
+    progress: bool | None,
+) -> Found:
+    """The mean of ωᵀHω over vectors ω of random signs, whose expectation is the trace.
+
+    M. F. Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines",
+    Communications in Statistics 18 (1989). The standard error is that of the sample's mean.
+    """
+    found = Found("trace", stderr=0.0, probes=probes)
+    if not order.gradients:
+        return found
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    with torch.enable_grad():
+        whole = torch.cat(
+            [one.reshape(-1).to(next(iter(order.gradients.values())).device) for one in order.gradients.values()]
+        )
+    chunk, _ = chunk_for(whole, None, memory)
+    totals: list[float] = []
+    sums: dict[int, list[float]] = {}
+    with Progress(probes, "curvature", progress) as bar:
+        while len(totals) < probes:
+            count = min(chunk, probes - len(totals))
+            numbers = rows.along(_signs(order, count, generator))
+            totals += numbers.totals.tolist()
+            for key, value in numbers.summed().items():
+                sums.setdefault(key, []).append(value)
+            bar.advance(count)
+    found.total = added(totals) / probes
+    found.contributions = {key: added(values) / probes for key, values in sums.items()}
+    found.stderr = math.sqrt(added((one - found.total) ** 2 for one in totals) / (probes - 1) / probes)
+    return found
+
+
+def _signs(order: FirstOrder, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """`count` vectors, each +1 or -1 with probability 1/2: one after the other, whatever the chunks are."""
+    sizes = [one.numel() for one in order.gradients.values()]
+    drawn = torch.empty(count, sum(sizes), dtype=torch.int8, device=generator.device)
+    for row in drawn:
+        row.random_(0, 2, generator=generator)
+    parts = torch.split(drawn.mul_(2).sub_(1), sizes, 1)
+    return {
+        name: part.to(one.device, one.dtype).view(count, *one.shape)
+        for (name, one), part in zip(order.gradients.items(), parts, strict=True)
+    }
