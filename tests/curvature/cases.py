@@ -27,4 +27,4 @@ _KINDS = (perceptrons, norms, attentions, recurrences, nested, convolutions, loo
 CASES: Mapping[str, Build] = {name: seeded(build) for kind in _KINDS for name, build in kind.CASES.items()}
 
 #: What torch calls the gradient is not that of the loss.
-NO_GRADIENT = frozenset({"gradient_reversal", "embedding_scaled_by_frequency"})
+NO_GRADIENT = frozenset({"gradient_reversal", "gradient_normalized_by_a_hook", "embedding_scaled_by_frequency"})

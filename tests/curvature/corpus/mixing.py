@@ -168,6 +168,21 @@ def kernel_two_sample() -> Built:
     return _mixed(mix)
 
 
+def torn_indices() -> Built:
+    """Two sums over 9 entries, 3 of each of 3 samples; one has them along its rows, one along its columns.
+
+    Every tensor behind one sum alone keeps the samples apart. Where the sums meet they are laid out differently.
+    """
+
+    def mix(out: Tensor) -> Tensor:
+        out = out.flatten()
+        rows, columns = (one.expand(3, 3).reshape(9) for one in (out.tanh()[:, None], out.sin()[None]))
+        both = out.sigmoid()[:, None].expand(3, 3).reshape(9).exp()
+        return (both.cos() * columns).sum() + (both.exp() * rows).sum()
+
+    return _mixed(mix, samples=3, width=1)
+
+
 CASES: Mapping[str, Build] = named(
     contrastive,
     cosine_similarities,
@@ -201,4 +216,5 @@ CASES: Mapping[str, Build] = named(
     normalized_by_the_batch,
     maximum_likelihood_of_pairs,
     kernel_two_sample,
+    torn_indices,
 )

@@ -160,6 +160,21 @@ class CenteredCube(torch.autograd.Function):
         return result
 
 
+class Exp(torch.autograd.Function):
+    """No exponential, but a Function of one's own that mixes samples, under the name of one that does not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square() * x.mean(0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        result: Tensor = 2 * grad * x * x.mean(0) + (grad * x.square()).mean(0)
+        return result
+
+
 class Reversal(torch.autograd.Function):
     """The identity, with the gradient's sign turned: the Hessian is no longer symmetric."""
 
@@ -195,6 +210,24 @@ def custom_function_mixing_samples() -> Built:
     return _with(CenteredCube)
 
 
+def custom_function_named_as_torchs() -> Built:
+    return _with(Exp)
+
+
+def gradient_normalized_by_a_hook() -> Built:
+    """A hook mixes the samples, on the way back alone."""
+    module = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
+    x = randn(4, 2)
+
+    def forward(call: Callable[..., Any]) -> Tensor:
+        out: Tensor = call(x) * 1
+        if out.requires_grad:
+            out.register_hook(lambda grad: grad / grad.norm())
+        return out.exp().sum()
+
+    return of_module(module, forward)
+
+
 def gradient_reversal() -> Built:
     return _with(Reversal)
 
@@ -210,5 +243,7 @@ CASES: Mapping[str, Build] = named(
     custom_function,
     custom_function_of_tensors,
     custom_function_mixing_samples,
+    custom_function_named_as_torchs,
+    gradient_normalized_by_a_hook,
     gradient_reversal,
 )
