@@ -1,74 +1,107 @@
-"""Finds the operations whose backward is not the transpose of their derivative: of those no tangent can be had."""
+"""Finds what keeps a loss from being split: a backward that is not the gradient, or a hook that changes gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gradgraph.curvature.first_order import Differentiate
-from gradgraph.curvature.split_adjoints import Adjoints
+from gradgraph.curvature.split_adjoints import Adjoints, Place
 from gradgraph.curvature.split_pass import SplitPass, inner
 
-__all__ = ["inconsistent"]
+__all__ = ["culprits"]
+
+_Gradients: TypeAlias = Sequence[Tensor | None]
 
 
-def inconsistent(
+def culprits(
     loss: Tensor, params: Mapping[str, Tensor], direction: Mapping[str, Tensor], differentiate: Differentiate
 ) -> list[str]:
-    """Names of the operations at which ⟨R, u̇⟩ is not ⟨S, v̇⟩.
+    """What is wrong where, in words; nothing where all is well along `direction`.
 
-    S is what the pass brings to the outputs of an operation, R what it sends to its inputs, u̇ and v̇ are the tangents
-    of inputs and outputs. Tangents come from the backward of the backward, R from the backward itself. Where that is
-    linear, and differentiates truly, the two agree; of a backward that clips, rescales or leaves out, they do not.
+    Of an operation, let S be what the pass brings to its outputs, R what it sends to its inputs, u̇ and v̇ the tangents
+    of inputs and outputs, which come from the backward of the backward. Where the backward is linear and differentiates
+    truly, ⟨R, u̇⟩ = ⟨S, v̇⟩; where it clips, rescales or leaves out, not. And what is sent to a tensor should arrive
+    there, unless a hook is between.
 
     Cost: both passes once more, with hooks on every node.
     """
     adjoints = Adjoints(loss, params, everywhere=True)
-    found = adjoints(differentiate)
-    gradients = {name: gradient for name, gradient in found.items() if gradient.requires_grad}
-    tangents = SplitPass(adjoints, gradients, params, everywhere=True)
+    gradients = {name: one for name, one in adjoints(differentiate).items() if one.requires_grad}
+    split = SplitPass(adjoints, gradients, params, everywhere=True)
     walk = adjoints.walk
-    received: dict[int, Sequence[Tensor | None]] = {}
-    sent: dict[int, Sequence[Tensor | None]] = {}
+    received: dict[int, _Gradients] = {}
+    sent: dict[int, _Gradients] = {}
     hooks = [walk.nodes[key].register_prehook(partial(received.__setitem__, key)) for key in adjoints.path]
     hooks += [walk.nodes[key].register_hook(_keep(sent, key)) for key in adjoints.path]
     try:
-        with tangents.hooked():
-            tangents.run(direction)
+        with split.hooked():
+            numbers, _ = split.run(direction)
     finally:
         for hook in hooks:
             hook.remove()
-    names: list[str] = []
+    arriving: dict[Place, _Sum] = {}
+    for edge, number in zip(split.edges, numbers, strict=True):
+        arriving.setdefault(edge.place, _Sum()).add_number(float(number))
+    inputs: dict[int, _Sum] = {key: _Sum() for key in adjoints.path}
+    for key in sent:
+        for position in range(walk.start[key], walk.start[key + 1]):
+            place = walk.target[position], walk.output_nr[position]
+            pair = sent[key][walk.slot[position]], split.tangents.get(place)
+            inputs[key].add(*pair)
+            arriving.setdefault(place, _Sum()).add(*pair)
+    arrived: dict[Place, _Sum] = {}
+    for key, several in received.items():
+        for nr, one in enumerate(several):
+            arrived.setdefault((key, nr), _Sum()).add(one, split.tangents.get((key, nr)))
+    hooked = {place for place, here in arrived.items() if here.differs(arriving.get(place, here))}
+    wrong = [f"a hook on the result of {walk.nodes[key].name()} changes its gradient" for key, _ in sorted(hooked)]
     for key in sorted(adjoints.path):
-        outputs = [((key, nr), one) for nr, one in enumerate(received.get(key, ()))]
         edges = range(walk.start[key], walk.start[key + 1])
-        inputs = [
-            ((walk.target[edge], walk.output_nr[edge]), sent[key][walk.slot[edge]]) for edge in edges if key in sent
-        ]
-        out_sum, out_size = _paired(outputs, tangents.tangents)
-        in_sum, in_size = _paired(inputs, tangents.tangents)
-        eps = max((torch.finfo(one.dtype).eps for _, one in [*outputs, *inputs] if one is not None), default=0.0)
-        if abs(in_sum - out_sum) > eps**0.5 * (in_size + out_size):
-            names.append(walk.nodes[key].name())
-    return list(dict.fromkeys(names))
+        if hooked.intersection((walk.target[edge], walk.output_nr[edge]) for edge in edges):
+            continue  # its tangents are not those that its gradients go with
+        outputs = _Sum()
+        for nr in range(len(received.get(key, ()))):
+            outputs.include(arrived[key, nr])
+        if inputs[key].differs(outputs):
+            wrong.append(f"the backward of {walk.nodes[key].name()} gives something else than the gradient")
+    return list(dict.fromkeys(wrong))
 
 
-def _keep(sent: dict[int, Sequence[Tensor | None]], key: int) -> Callable[[Sequence[Tensor | None], Any], None]:
-    def keep(gradients: Sequence[Tensor | None], received: Any) -> None:  # noqa: ARG001 - torch's signature
+class _Sum:
+    """A sum of products of gradients and tangents, and how large its terms might be."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.size = 0.0
+        self.eps = 0.0
+
+    def add(self, gradient: Tensor | None, tangent: Tensor | None) -> None:
+        if gradient is not None and tangent is not None:
+            self.value += float(inner(gradient, tangent))
+            self.size += float(torch.linalg.vector_norm(gradient)) * float(torch.linalg.vector_norm(tangent))
+            self.eps = max(self.eps, torch.finfo(gradient.dtype).eps)
+
+    def add_number(self, number: float) -> None:
+        self.value += number
+        self.size += abs(number)
+
+    def include(self, other: _Sum) -> None:
+        self.value += other.value
+        self.size += other.size
+        self.eps = max(self.eps, other.eps)
+
+    def differs(self, other: _Sum) -> bool:
+        eps: float = max(self.eps, other.eps)
+        return bool(abs(self.value - other.value) > eps**0.5 * (self.size + other.size))
+
+
+def _keep(sent: dict[int, _Gradients], key: int) -> Callable[[_Gradients, Any], None]:
+    def keep(gradients: _Gradients, received: Any) -> None:  # noqa: ARG001 - torch's signature
         sent[key] = gradients
 
     return keep
-
-
-def _paired(
-    ends: Sequence[tuple[tuple[int, int], Tensor | None]], tangents: Mapping[tuple[int, int], Tensor]
-) -> tuple[float, float]:
-    """The sum of ⟨gradient, tangent⟩ over `ends`, and how large the terms might be."""
-    pairs = [(one, tangents[place]) for place, one in ends if one is not None and place in tangents]
-    values = [float(inner(one, tangent)) for one, tangent in pairs]
-    sizes = [float(torch.linalg.vector_norm(one)) * float(torch.linalg.vector_norm(tangent)) for one, tangent in pairs]
-    return sum(values), sum(sizes)

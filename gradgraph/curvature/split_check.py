@@ -9,17 +9,22 @@ from torch import Tensor
 
 from gradgraph.curvature.first_order import Differentiate
 from gradgraph.curvature.split_adjoints import Adjoints
-from gradgraph.curvature.split_blame import inconsistent
+from gradgraph.curvature.split_blame import culprits
+from gradgraph.curvature.split_numbers import Numbers
 from gradgraph.errors import GradGraphError
 
 __all__ = ["Check"]
 
+_SEED = 0  # of passes that are compared: what draws random numbers draws the same
+
 
 class Check:
-    """Compares sums with totals.
+    """Compares sums of parts with totals.
 
-    Rounding moves either by a few eps times the sum of the moduli of what is added. So up to eps to the power of 2/3
-    of that (4e-11 in float64, 2e-5 in float32) all is well. Beyond, the operations are looked at one by one.
+    Rounding moves either by a few eps times the moduli of what is added: within eps to the power of 2/3 of those (4e-11
+    in float64, 2e-5 in float32) all is well. Where nothing is left but rounding, because all that is added cancels (of
+    a bias before a normalization), that scale is too small. Then a direction longer by √eps tells: it rounds
+    otherwise, so the difference is another, while one that has another cause stays.
 
     Args:
         loss: the loss.
@@ -37,24 +42,39 @@ class Check:
         self._adjoints = adjoints
         self._eps = max((torch.finfo(one.dtype).eps for one in params.values()), default=0.0)
 
-    def __call__(self, totals: Tensor, parts: Tensor, direction: Callable[[int], Mapping[str, Tensor]]) -> None:
-        """Compare `totals` `[rows]` with the sums of `parts` `[rows, parts]`; `direction` gives that of a row.
+    def __call__(
+        self,
+        directions: Mapping[str, Tensor],
+        numbers: Numbers,
+        again: Callable[[Mapping[str, Tensor]], Numbers],
+    ) -> None:
+        """Compare the numbers of some directions; `again` computes those of others.
 
         Raises:
             GradGraphError: they differ by more than rounding.
         """
-        error = (totals - parts.sum(1)).abs()
-        scale = parts.abs().sum(1) + totals.abs()
-        if not bool((error > self._eps ** (2 / 3) * scale).any()):  # NaN is not larger: it is what the Hessian is
+        if not bool((numbers.off() > self._eps ** (2 / 3)).any()):
             return
         eps = max(self._eps, *(torch.finfo(dtype).eps for dtype in self._dtypes()))
-        worst = int((error / scale).nan_to_num(0.0).argmax())
-        off = float(error[worst] / scale[worst])
-        if off <= eps ** (2 / 3):
-            return
-        names = inconsistent(self._loss, self._params, direction(worst), self._differentiate)
-        if names or off > eps**0.5:
-            raise GradGraphError(_text(names, float(parts[worst].sum()), float(totals[worst])))
+        rows = (numbers.off() > eps ** (2 / 3)).nonzero().flatten()
+        suspects = {name: one[rows] for name, one in directions.items()}
+
+        def errors(scale: float) -> Tensor:
+            torch.manual_seed(_SEED)  # put back by `aside`
+            return again({name: one * scale for name, one in suspects.items()}).error() / scale**2
+
+        first = errors(1.0)
+        for factor in (3, 5, 11):
+            stays = (errors(1 + factor * eps**0.5) - first).abs() <= max(0.02, 3 * eps**0.5) * first.abs()
+            rows, first = rows[stays], first[stays]
+            suspects = {name: one[stays] for name, one in suspects.items()}
+            if not len(rows):
+                return
+        worst = int(numbers.off()[rows].argmax())
+        direction = {name: one[worst] for name, one in suspects.items()}
+        wrong = culprits(self._loss, self._params, direction, self._differentiate)
+        row = int(rows[worst])
+        raise GradGraphError(_text(wrong, float(numbers.parts[row].sum()), float(numbers.totals[row])))
 
     def _dtypes(self) -> set[torch.dtype]:
         """The floating dtypes of the tensors between the loss and the parameters: autocast's are narrower."""
@@ -62,13 +82,12 @@ class Check:
         return {one.dtype for node in nodes for one in node._input_metadata if one.dtype.is_floating_point}
 
 
-def _text(names: list[str], found: float, expected: float) -> str:
-    who = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _text(wrong: list[str], found: float, expected: float) -> str:
+    what = "; ".join(wrong[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
     where = (
-        f"The backward of {who}, or a hook on what goes into it, gives something else than the gradient (it rescales, "
-        "clips or drops some), so that no tangents can be had there. Write a backward that is the gradient, or remove "
-        "the hook."
-        if names
+        f"There are no tangents to be had: {what}. Write a backward that is the gradient (one that rescales, clips or "
+        "drops some is not), and remove hooks that change gradients."
+        if wrong
         else "Which operation is to blame cannot be told: do its passes differ from one to the next (random numbers "
         "in a backward, or a hook with a state)?"
     )

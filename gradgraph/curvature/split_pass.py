@@ -37,7 +37,7 @@ class SplitPass:
         everywhere: learn the tangents of all places that have a view, not just those of curvature edges.
 
     Attributes:
-        owners: after a run, the node that each of the numbers belongs to.
+        edges: after a run, the curvature edge that each of the numbers belongs to.
         tangents: during a run, and after it with `everywhere`, the tangents by place.
     """
 
@@ -54,11 +54,11 @@ class SplitPass:
         self._params = params
         self._everywhere = everywhere
         self.tangents: dict[Place, Tensor] = {}
-        self._waiting: dict[Place, list[tuple[int, Tensor]]] = {}
+        self._waiting: dict[Place, list[tuple[CurvatureEdge, Tensor]]] = {}
         self._given: dict[Place, Tensor] = {}
         self._pairing: Callable[[Tensor, Tensor], Tensor] = inner
         self._numbers: list[Tensor] = []
-        self.owners: list[int] = []
+        self.edges: list[CurvatureEdge] = []
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class SplitPass:
         roots: Sequence[str] | None = None,
         pairing: Callable[[Tensor, Tensor], Tensor] = inner,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The numbers ⟨s, tangent⟩ of each curvature edge, for `owners`; and the product of the Hessian with e.
+        """The numbers ⟨s, tangent⟩ of each curvature edge, for `edges`; and the product of the Hessian with e.
 
         Args:
             direction: e by name, for parameters that are in it; of others it is zero.
@@ -91,7 +91,7 @@ class SplitPass:
             pairing: what is made of s and a tangent.
         """
         self.tangents, self._waiting, self._pairing = {}, {}, pairing
-        self._numbers, self.owners = [], []
+        self._numbers, self.edges = [], []
         places = self._adjoints.of_params
         self._given = {places[name]: e for name, e in direction.items() if name in places}
         starts = [name for name in (direction if roots is None else roots) if name in self._gradients]
@@ -106,8 +106,8 @@ class SplitPass:
         for place, pairs in self._waiting.items():
             tangent = self._given.get(place)
             if tangent is not None:
-                for owner, s in pairs:
-                    self._pair(owner, s, tangent)
+                for edge, s in pairs:
+                    self._pair(edge, s, tangent)
         product = {
             name: one if one.layout is torch.strided else one.to_dense()
             for name, one in zip(self._params, received, strict=False)
@@ -132,8 +132,8 @@ class SplitPass:
             if given is not None:
                 tangent = tangent + given
             self.tangents[place] = tangent
-            for owner, s in self._waiting.pop(place, ()):
-                self._pair(owner, s, tangent)
+            for edge, s in self._waiting.pop(place, ()):
+                self._pair(edge, s, tangent)
 
         return arrives
 
@@ -141,18 +141,18 @@ class SplitPass:
         """A hook on a node with curvature edges: what leaves it there is s."""
 
         def leaves(sent: Sequence[Tensor | None], received: Any) -> None:  # noqa: ARG001 - torch's signature
-            for slot, place, owner in edges:
-                s = sent[slot]
+            for edge in edges:
+                s = sent[edge.slot]
                 if s is None:
                     continue
-                tangent = self.tangents.get(place)
+                tangent = self.tangents.get(edge.place)
                 if tangent is not None:
-                    self._pair(owner, s, tangent)
+                    self._pair(edge, s, tangent)
                 else:
-                    self._waiting.setdefault(place, []).append((owner, s))
+                    self._waiting.setdefault(edge.place, []).append((edge, s))
 
         return leaves
 
-    def _pair(self, owner: int, s: Tensor, tangent: Tensor) -> None:
+    def _pair(self, edge: CurvatureEdge, s: Tensor, tangent: Tensor) -> None:
         self._numbers.append(self._pairing(s, tangent))
-        self.owners.append(owner)
+        self.edges.append(edge)

@@ -72,7 +72,7 @@ class Curvature:
             InputError: the graph does not have the operations of this result.
         """
         keys = self._keys_in(graph)
-        if not keys:
+        if self.contributions and not keys:
             raise InputError(
                 f"none of the {len(self.contributions)} operations of this curvature is in the graph: expected a graph "
                 "traced from the same loss, or from one run of the same program on the same shapes."

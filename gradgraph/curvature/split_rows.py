@@ -11,40 +11,11 @@ from torch import Tensor
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.rows import one_hots
 from gradgraph.curvature.split_check import Check
+from gradgraph.curvature.split_numbers import Numbers
 from gradgraph.curvature.split_pass import SplitPass, inner
-from gradgraph.curvature.split_result import added
 from gradgraph.errors import GradGraphError
 
-__all__ = ["Numbers", "SplitRows"]
-
-
-class Numbers:
-    """What some directions gave.
-
-    Attributes:
-        totals: eᵀHe of each, `[rows]`.
-        parts: what makes them up, `[rows, parts]`.
-        owners: the node that each part comes from.
-    """
-
-    def __init__(self, totals: Tensor, parts: Tensor, owners: Sequence[int]) -> None:
-        self.totals = totals
-        self.parts = parts
-        self.owners = list(owners)
-
-    def summed(self) -> dict[int, float]:
-        """What each node adds to all directions together."""
-        found: dict[int, list[float]] = {}
-        for owner, value in zip(self.owners, self.parts.sum(0).tolist(), strict=True):
-            found.setdefault(owner, []).append(value)
-        return {owner: added(values) for owner, values in found.items()}
-
-    def by_node(self) -> dict[int, Tensor]:
-        """What each node adds to each direction, `[rows]`."""
-        found: dict[int, Tensor] = {}
-        for owner, part in zip(self.owners, self.parts.unbind(1), strict=True):
-            found[owner] = found[owner] + part if owner in found else part
-        return found
+__all__ = ["SplitRows"]
 
 
 class SplitRows:
@@ -81,11 +52,12 @@ class SplitRows:
         Raises:
             GradGraphError: the parts do not sum to eᵀHe.
         """
-        numbers = self._along(directions)
-        self._compare(numbers.totals, numbers.parts, lambda row: {name: rows[row] for name, rows in directions.items()})
+        numbers = self.unchecked(directions)
+        self._compare(directions, numbers, self.unchecked)
         return numbers
 
-    def _along(self, directions: Mapping[str, Tensor]) -> Numbers:
+    def unchecked(self, directions: Mapping[str, Tensor]) -> Numbers:
+        """`along`, whatever the parts sum to."""
         count = len(next(iter(directions.values())))
         if self.alone is None and count > 1:
             try:
@@ -96,13 +68,16 @@ class SplitRows:
                 self.alone = (str(error) or type(error).__name__).partition("\n")[0][:200]
         return self._one_by_one(directions, range(count))
 
+    def _owners(self) -> list[int]:
+        return [edge.owner for edge in self._split.edges]
+
     def _batched(self, directions: Mapping[str, Tensor]) -> Numbers:
         self._reset()
         with warnings.catch_warnings():
             # Slower than it might be is no news to the user, who did not ask for vmap.
             warnings.filterwarnings("ignore", message="There is a performance drop")
             totals, parts = torch.func.vmap(self._row, randomness="same")(dict(directions))
-        numbers = Numbers(totals.detach(), parts.detach(), self._split.owners)
+        numbers = Numbers(totals.detach(), parts.detach(), self._owners())
         if not self._checked:
             self._check(directions, numbers)
             self._checked = True
@@ -133,9 +108,9 @@ class SplitRows:
         for row in rows:
             self._reset()
             total, part = self._row({name: one[row] for name, one in directions.items()})
-            if owners is not None and self._split.owners != owners:
+            if owners is not None and self._owners() != owners:
                 raise GradGraphError("curvature got other parts in one pass than in the next: does a backward change?")
-            owners = self._split.owners
+            owners = self._owners()
             totals.append(total)
             parts.append(part)
         return Numbers(torch.stack(totals), torch.stack(parts), owners or [])
