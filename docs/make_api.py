@@ -39,6 +39,7 @@ CHAPTERS: dict[str, list[tuple[str, list[str]]]] = {
     ],
     "Views": [("gradgraph", ["fold", "focus", "path", "View"])],
     "Drawing": [("gradgraph", ["render"]), ("gradgraph.render", ["to_dot", "to_svg"])],
+    "Charts": [("gradgraph.charts", ["heat_map", "shares"])],
     "Reports as text": [("gradgraph.render.text", ["summary", "Summary", "memory", "Memory", "outline"])],
     "Graphs in files": [("gradgraph", ["read_json", "write_json", "write_graphml"])],
     "Errors": [

@@ -23,7 +23,7 @@ TIERS = [
     ["ledger"],
     ["curvature", "gradients", "layout", "readwrite", "view"],
     ["render"],
-    ["curvature_table", "doctor", "hessian_file", "last_pass", "notebook", "pass_list"],
+    ["charts", "curvature_table", "doctor", "hessian_file", "last_pass", "notebook", "pass_list"],
     ["chosen", "counting", "hessian_table", "target"],
     ["annotated", "launch", "running"],
     ["commands"],

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from gradgraph.curvature.first_order import first_order
 from gradgraph.curvature.progress import Progress
-from gradgraph.curvature.triangle import block_row, full_blocks
+from gradgraph.curvature.sharding import Share
+from gradgraph.curvature.triangle import RowSettings, block_row, full_blocks, own_rows
 from gradgraph.errors import InputError
 from gradgraph.labels import labelled
 from gradgraph.params import ParamsLike, caller_namespace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["HessianBlocks", "hessian"]
 
@@ -49,6 +55,29 @@ class HessianBlocks(dict[str, Any]):
         rows = [torch.cat([self[i][j].reshape(self._sizes[i], self._sizes[j]) for j in self], dim=1) for i in self]
         return torch.cat(rows)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many entries each parameter has."""
+        return dict(self._sizes)
+
+    def block(self, row: str, column: str) -> Tensor | None:
+        """The block between two parameters as a matrix; None if it was not computed."""
+        entry = self[row]
+        if not isinstance(entry, dict):
+            return self.matrix(row) if row == column else None
+        tensor: Tensor = entry[column]
+        return tensor.reshape(self._sizes[row], self._sizes[column])
+
+    def heat_map(
+        self, path: str | os.PathLike[str] | None = None, *, theme: str = "light", title: str | None = None
+    ) -> Path | Figure:
+        """Draw it: see `gradgraph.charts.heat_map`."""
+        from gradgraph.charts import heat_map
+
+        if path is None:
+            return heat_map(self, theme=theme, title=title)
+        return heat_map(self, path, theme=theme, title=title)
+
     def __repr__(self) -> str:
         kind = "full" if any(isinstance(block, dict) for block in self.values()) else "one block a parameter"
         shapes = ", ".join(f"{name}: {size} × {size}" for name, size in list(self._sizes.items())[:8])
@@ -63,6 +92,7 @@ def hessian(
     blocks: Literal["parameter", "full"] = "parameter",
     chunk_size: int | None = None,
     memory: int | None = None,
+    shard: bool = False,
     progress: bool | None = None,
 ) -> HessianBlocks:
     """The Hessian of `loss`, exact to rounding: row i is the derivative of gradient entry i, as autograd gives it.
@@ -73,6 +103,8 @@ def hessian(
         blocks: "parameter" gives the block of each parameter with itself, "full" all of them.
         chunk_size: rows per pass; by default as many as `memory` holds.
         memory: bytes that the rows of one pass may take, the result not counted; see `hessian_diagonal`.
+        shard: split the rows over the ranks of the default process group, started by `torchrun`; every rank calls with
+            the same loss and parameters, and gets the whole result.
         progress: True shows a progress bar, False none, None one on a terminal or in a notebook, after a second.
 
     Returns:
@@ -94,14 +126,14 @@ def hessian(
     if blocks not in ("parameter", "full"):
         raise InputError(f"blocks expected 'parameter' or 'full', got {blocks!r}.")
     tensors = labelled(params, caller_namespace())
-    with (
-        first_order("hessian", loss, tensors) as order,
-        Progress(sum(one.numel() for one in order.gradients.values()), "hessian", progress) as bar,
-    ):
-        found: Mapping[str, Any]
-        if blocks == "full":
-            found = full_blocks(loss, order, bar.advance, chunk_size, memory)
-        else:
-            rows = {name: block_row(name, [name], order, bar.advance, chunk_size, memory) for name in tensors}
-            found = {name: row[name] for name, row in rows.items()}
+    share = Share.of(shard, loss.device if isinstance(loss, Tensor) else None)
+    with share, first_order("hessian", loss, tensors) as order:
+        share.check(loss, order)
+        with Progress(own_rows(order, share), "hessian", progress) as bar:
+            how = RowSettings(chunk_size, memory, share, bar.advance)
+            found: Mapping[str, Any]
+            if blocks == "full":
+                found = full_blocks(loss, order, how)
+            else:
+                found = {name: block_row(name, [name], order, how)[name] for name in tensors}
     return HessianBlocks(found, {name: tensor.numel() for name, tensor in tensors.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,17 +12,31 @@ from torch.autograd.graph import get_gradient_edge
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.first_order import FirstOrder
 from gradgraph.curvature.rows import Plan, rows_of
+from gradgraph.curvature.sharding import Share
 from gradgraph.teardown import reachable
 
-__all__ = ["Blocks", "block_row", "full_blocks"]
+__all__ = ["Blocks", "RowSettings", "block_row", "full_blocks", "own_rows"]
 
 #: By two names, the tensor `[*p.shape, *q.shape]`.
 Blocks = dict[str, dict[str, Tensor]]
 
 
-def full_blocks(
-    loss: Tensor, order: FirstOrder, advance: Callable[[int], None], chunk_size: int | None, memory: int | None
-) -> Blocks:
+@dataclass(frozen=True)
+class RowSettings:
+    """How rows are computed: how many a pass, by whom, and who is told of each that is done."""
+
+    chunk_size: int | None
+    memory: int | None
+    share: Share
+    advance: Callable[[int], None]
+
+
+def own_rows(order: FirstOrder, share: Share) -> int:
+    """How many rows of the Hessian fall to this rank."""
+    return sum(stop - start for start, stop in (share.slice(one.numel()) for one in order.gradients.values()))
+
+
+def full_blocks(loss: Tensor, order: FirstOrder, how: RowSettings) -> Blocks:
     """The blocks between all parameters.
 
     The rows of a parameter are followed only to those parameters that stand nearer to the loss than it: a pass that
@@ -33,56 +48,44 @@ def full_blocks(
     names = _from_afar(loss, order)
     blocks = _zeros(order, names)
     for at, name in enumerate(names):
-        row = block_row(name, names[at:], order, advance, chunk_size, memory, checked=True)
+        row = block_row(name, names[at:], order, how, checked=True)
         blocks[name].update(row)
         for column in names[at + 1 :]:
             shape = (*order.tensors[column].shape, *order.tensors[name].shape)
             flat = row[column].reshape(order.tensors[name].numel(), -1)
             blocks[column][name] = flat.t().contiguous().view(shape)
-    if not _is_product(blocks, order):
-        columns = list(order.tensors)
+    # All ranks must take one way, and a borderline case may be rounded in several.
+    if not how.share.first(float(_is_product(blocks, order))):
+        how.advance(-own_rows(order, how.share))
         for name in names:
-            advance(-order.gradients[name].numel())
-            blocks[name].update(block_row(name, columns, order, advance, chunk_size, memory))
+            blocks[name].update(block_row(name, list(order.tensors), order, how))
     return {name: {column: blocks[name][column] for column in order.tensors} for name in order.tensors}
 
 
 def block_row(
-    name: str,
-    columns: Sequence[str],
-    order: FirstOrder,
-    advance: Callable[[int], None],
-    chunk_size: int | None,
-    memory: int | None,
-    *,
-    checked: bool = False,
+    name: str, columns: Sequence[str], order: FirstOrder, how: RowSettings, *, checked: bool = False
 ) -> dict[str, Tensor]:
-    """The blocks of parameter `name` with each of `columns`, row by row.
-
-    Args:
-        name: whose entries the rows stand for.
-        columns: by what they are differentiated.
-        order: the gradients.
-        advance: is told of every row that is done.
-        chunk_size: rows per pass.
-        memory: bytes for them.
-        checked: the caller will check the rows.
-    """
+    """The blocks of parameter `name` with each of `columns`, row by row; `checked`: the caller will check the rows."""
     tensor = order.tensors[name]
     gradient = order.gradients.get(name)
     inputs = {column: order.tensors[column] for column in columns if order.tensors[column].requires_grad}
     result = {column: tensor.detach().new_zeros((tensor.numel(), *order.tensors[column].shape)) for column in columns}
     if gradient is not None:
-        plan = Plan(*chunk_for(gradient, chunk_size, memory), checked=checked)
+        first, last = how.share.slice(gradient.numel())
+        if not how.share.is_single:
+            with torch.enable_grad():
+                gradient = gradient.reshape(-1)[first:last]
+        plan = Plan(*chunk_for(gradient, how.chunk_size, how.memory), checked=checked)
         for start, rows in rows_of(gradient, list(inputs.values()), plan, order.reset):
             count = max((len(one) for one in rows if one is not None), default=0)
             if not count:
-                advance(gradient.numel() - start)
+                how.advance(gradient.numel() - start)
                 break
             for column, one in zip(inputs, rows, strict=True):
                 if one is not None:
-                    result[column][start : start + count] = one.detach()
-            advance(count)
+                    result[column][first + start : first + start + count] = one.detach()
+            how.advance(count)
+        how.share.sum_([result[column] for column in inputs])
     return {column: block.view((*tensor.shape, *order.tensors[column].shape)) for column, block in result.items()}
 
 
@@ -134,7 +137,7 @@ def _is_product(blocks: Blocks, order: FirstOrder) -> bool:
 def _close(found: Tensor, expected: Tensor, largest: float) -> bool:
     """Equal to some multiple of rounding: of the tensor's own entries, or of all of them."""
     eps = torch.finfo(found.dtype).eps
-    bound = eps**0.6 * float(expected.abs().max()) + eps * largest
+    bound: float = eps**0.6 * float(expected.abs().max()) + eps * largest
     far = float((found - expected).abs().max())
     return far <= bound  # False where anything is NaN
 

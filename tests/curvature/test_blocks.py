@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,9 @@ from torch import Tensor
 from gradgraph import hessian, hessian_diagonal, hvp
 from gradgraph.errors import InputError
 from tests.curvature.losses import LOSSES, Cube, full_hessian, leaves
+from tests.curvature.ranks import loss_and_params
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -176,3 +182,42 @@ def test_vectors_that_do_not_fit() -> None:
         hvp(loss, params, [1.0, 2.0])  # type: ignore[list-item]
     with pytest.raises(InputError, match="blocks expected 'parameter' or 'full', got 'all'"):
         hessian(loss, params, blocks="all")  # type: ignore[arg-type]
+
+
+_RANK = """
+import sys, torch, gradgraph, torch.distributed as dist
+from tests.curvature.ranks import loss_and_params
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+loss, params = loss_and_params()
+full = gradgraph.hessian(loss, params, blocks="full", shard=True)
+own = gradgraph.hessian(loss, params, shard=True)
+torch.save([full.matrix(), {name: own.matrix(name) for name in own}], f"{folder}/{rank}.pt")
+"""
+
+
+def test_two_ranks_share_the_rows(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", _RANK, str(rank), str(tmp_path)], cwd=ROOT)
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    loss, params = loss_and_params()
+    expected = hessian(loss, params, blocks="full")
+    (first, own), (second, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, expected.matrix(), rtol=1e-13, atol=1e-15)
+    for name in params:
+        assert torch.equal(own[name], other[name])
+        torch.testing.assert_close(own[name], expected.matrix(name), rtol=1e-13, atol=1e-15)
+
+
+def test_sharding_without_a_process_group() -> None:
+    x = torch.ones(2, requires_grad=True)
+    with pytest.raises(InputError, match=r"shard=True expected an initialized process group, got none.*torchrun"):
+        hessian((x**3).sum(), x, shard=True)
