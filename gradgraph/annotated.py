@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gradgraph.errors import GradGraphError, InputError, TargetError
 from gradgraph.graph import AutogradGraph, annotate
@@ -14,12 +15,26 @@ from gradgraph.target import Opened, Target, opened
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gradgraph.curvature import HessianDiagonal
+    from gradgraph.curvature import Curvature, HessianDiagonal
 
-__all__ = ["Working", "add_gradients", "add_hessian", "annotated_graph", "details"]
+__all__ = [
+    "Quantity",
+    "Working",
+    "add_curvature",
+    "add_gradients",
+    "add_hessian",
+    "annotated_graph",
+    "details",
+    "draw_hessian",
+]
 
 #: A context around long work, which is given in words: where a command tells of it.
 Working = Callable[[str], AbstractContextManager[object]]
+
+#: What is split by operations: the Hessian's trace, or the curvature along the gradient, of length 1.
+Quantity = Literal["trace", "gradient"]
+
+_MOST_ENTRIES = 4_096  # a side of a Hessian that is drawn: 128 MiB of float64
 
 _Result = TypeVar("_Result")
 
@@ -34,15 +49,19 @@ def annotated_graph(
     *,
     gradients: bool,
     hessian: bool,
+    curvature: Quantity | Literal["any"] | None = None,
     number: int | None = None,
     working: Working = _silent,
 ) -> AutogradGraph:
     """The graph of `target`, run with `arguments`, with the statistics asked for. Raises what `opened` and they do."""
-    with opened(target, arguments, gradients=gradients, keep=hessian, number=number) as one:
+    keep = hessian or curvature is not None
+    with opened(target, arguments, gradients=gradients, keep=keep, number=number) as one:
         if gradients:
             add_gradients(one)
         if hessian:
             add_hessian(one, working=working)
+        if curvature is not None:
+            add_curvature(one, curvature, working=working)
         return one.graph
 
 
@@ -90,15 +109,111 @@ def add_hessian(
     from gradgraph.curvature import hessian_diagonal
 
     loss, leaves = found
-    if seed is not None:
-        import torch
-
-        options["generator"] = torch.Generator().manual_seed(seed)
+    options |= _generator(seed)
     entries = sum(leaf.numel() for leaf in leaves.values())
     with working(f"the diagonal of the Hessian, {entries:,} entries in all"):
         diagonal = _differentiated(one, lambda: hessian_diagonal(loss, leaves, **options))
     annotate(one.graph, "hessian_diagonal", diagonal)
     return diagonal
+
+
+def add_curvature(
+    one: Opened, of: Quantity | Literal["any"], *, seed: int | None = None, working: Working = _silent, **options: Any
+) -> Curvature | None:
+    """Write what each operation adds to a curvature; and into the graph attribute `curvature` to which, and their sum.
+
+    Args:
+        one: the target.
+        of: what to split; "any": what a saved graph has, or along the gradient, which takes no more than two passes.
+        seed: of the generator that `curvature` draws from.
+        working: around the work.
+        **options: of `curvature`.
+
+    Returns:
+        The split; None where a saved graph holds only the figures.
+
+    Raises:
+        TargetError: a saved graph without it, or a graph that cannot be differentiated any more.
+        InputError: the target is not one scalar, or its gradient is zero.
+    """
+    graph = one.graph
+    found = _loss(one)
+    if found is None:
+        about = graph.graph.get("curvature") or {}
+        if not (about.get("of") == of or (of == "any" and about)):
+            quantity = "gradient" if of == "any" else of
+            raise _not_in_file(one, f"the curvature of its operations ({quantity})", f"--curvature {quantity}")
+        return None
+    from gradgraph.curvature import curvature
+
+    loss, leaves = found
+    if of == "trace":
+        options |= _generator(seed)
+        with working("the split of the Hessian's trace by operation"):
+            result = _differentiated(one, lambda: curvature(loss, leaves, **options))
+    else:
+        result = _differentiated(one, lambda: curvature(loss, leaves, _unit_gradient(loss, leaves), **options))
+    # By the keys of our graph, which was traced where the program's own names for its modules are known.
+    contributions = {key: value for key, value in result.annotations(graph).items() if value is not None}
+    annotate(graph, "curvature", contributions)
+    graph.graph["curvature"] = {**result.graph.graph["curvature"], "of": "trace" if of == "trace" else "gradient"}
+    return replace(result, graph=graph, contributions=contributions)
+
+
+def _generator(seed: int | None) -> dict[str, Any]:
+    if seed is None:
+        return {}
+    import torch
+
+    return {"generator": torch.Generator().manual_seed(seed)}
+
+
+def _unit_gradient(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The direction of the gradient by all leaves together, of length 1."""
+    import torch
+
+    from gradgraph.aside import aside, hooks_suspended
+
+    root = torch.autograd.graph.get_gradient_edge(loss).node
+    with aside("curvature", [root], again="call it before that pass"), hooks_suspended(leaves.values()):
+        received = torch.autograd.grad(
+            loss, list(leaves.values()), torch.ones_like(loss), retain_graph=True, allow_unused=True
+        )
+    gradient = {
+        name: torch.zeros_like(leaf) if one is None else one.to_dense()
+        for (name, leaf), one in zip(leaves.items(), received, strict=True)
+    }
+    length = math.hypot(*(float(one.abs().double().norm()) for one in gradient.values()))
+    if not 0 < length < math.inf:
+        raise InputError(
+            f"there is no curvature along the gradient, which has length {length:g}; expected a positive one. The "
+            "trace needs no direction: --curvature trace"
+        )
+    return {name: one / length for name, one in gradient.items()}
+
+
+def draw_hessian(one: Opened, path: str, *, working: Working = _silent) -> None:
+    """Draw the whole Hessian into a file.
+
+    Raises:
+        InputError: it has more than `_MOST_ENTRIES` entries a side.
+    """
+    found = _loss(one)
+    if found is None:
+        raise _not_in_file(one, "its Hessian", "--hessian")
+    from gradgraph.charts import heat_map
+    from gradgraph.curvature import hessian
+
+    loss, leaves = found
+    entries = sum(leaf.numel() for leaf in leaves.values())
+    if entries > _MOST_ENTRIES:
+        raise InputError(
+            f"the Hessian of {one.target.text} has {entries:,} entries a side, and a heat map is of at most "
+            f"{_MOST_ENTRIES:,}; take a smaller model, or in Python gradgraph.hessian(loss, params) of some parameters."
+        )
+    with working(f"the Hessian, {entries:,} entries a side"):
+        blocks = _differentiated(one, lambda: hessian(loss, leaves, blocks="full"))
+    heat_map(blocks, path)
 
 
 def details(diagonal: HessianDiagonal) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from gradgraph.errors import GradGraphError
 
 __all__ = [
     "Command",
+    "curvature_option",
     "force_option",
     "json_option",
     "not_zero",
@@ -101,6 +102,15 @@ def pass_option(function: _Function) -> _Function:
         metavar="N",
         callback=not_zero,
         help="Of a script, take its N-th backward pass; -1 is the last. [default: the last]",
+    )(function)
+
+
+def curvature_option(function: _Function) -> _Function:
+    """Which curvature to split by operations."""
+    return click.option(
+        "--curvature",
+        type=click.Choice(["gradient", "trace"]),
+        help="What each operation adds to the curvature along the gradient, or to the trace of the Hessian.",
     )(function)
 
 

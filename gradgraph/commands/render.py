@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gradgraph.commands.arguments import (
     Command,
+    curvature_option,
     force_option,
     own_stdout,
     pass_option,
@@ -19,6 +20,9 @@ from gradgraph.commands.arguments import (
     working,
 )
 from gradgraph.commands.view_options import render_options, view_options
+
+if TYPE_CHECKING:
+    from gradgraph.annotated import Quantity
 
 __all__ = ["command"]
 
@@ -35,6 +39,7 @@ Examples:
   gradgraph render train.py:loss -o loss.svg          the graph behind the variable `loss`
   gradgraph render train.py --pass 1 --fold module    its first pass, one box for each module
   gradgraph render train.py --gradients --hessian -o train.pdf
+  gradgraph render train.py --color curvature -o bends.png
   gradgraph render train.py -o out.png -- --epochs 3  with arguments for the script
   gradgraph render graph.json -o - --format dot       DOT on stdout, from a saved graph""",
 )
@@ -45,6 +50,7 @@ Examples:
 )
 @click.option("-g", "--gradients", is_flag=True, help="Show the gradient at every node.")
 @click.option("-H", "--hessian", is_flag=True, help="Show the Hessian's diagonal at every leaf.")
+@curvature_option
 @click.option("-s", "--saved", is_flag=True, help="Show the tensors that nodes saved, with their bytes.")
 @view_options
 @click.option("-F", "--format", "format_", type=click.Choice(_FORMATS), help="Instead of what OUT's suffix says.")
@@ -82,6 +88,7 @@ def command(
     output: str | None,
     gradients: bool,
     hessian: bool,
+    curvature: Quantity | None,
     saved: bool,
     format_: str | None,
     engine: str,
@@ -117,6 +124,7 @@ def command(
             ctx.meta.get("script", ()),
             gradients=gradients or view["color"] == "gradient",
             hessian=hessian or view["color"] == "hessian_diagonal",
+            curvature=curvature or ("any" if view["color"] == "curvature" else None),
             number=number,
             working=working,
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gradgraph.commands.arguments import (
     Command,
+    curvature_option,
     force_option,
     own_stdout,
     pass_option,
@@ -14,6 +17,9 @@ from gradgraph.commands.arguments import (
     target_argument,
     working,
 )
+
+if TYPE_CHECKING:
+    from gradgraph.annotated import Quantity
 
 __all__ = ["command"]
 
@@ -39,10 +45,18 @@ A saved graph.json is itself a TARGET, and opens without torch:
 @click.option("-o", "--output", metavar="G.json|G.graphml", type=click.Path(), required=True, help="File to write.")
 @click.option("-g", "--gradients", is_flag=True, help="Save the gradient statistics of every node.")
 @click.option("-H", "--hessian", is_flag=True, help="Save the statistics of the Hessian's diagonal at every leaf.")
+@curvature_option
 @force_option
 @click.pass_context
 def command(
-    ctx: click.Context, target: str, number: int | None, output: str, gradients: bool, hessian: bool, force: bool
+    ctx: click.Context,
+    target: str,
+    number: int | None,
+    output: str,
+    gradients: bool,
+    hessian: bool,
+    curvature: Quantity | None,
+    force: bool,
 ) -> None:
     """Save TARGET's autograd graph, as JSON to open again or as GraphML for other programs."""
     from gradgraph.readwrite import write_graphml, write_json
@@ -65,6 +79,7 @@ def command(
             ctx.meta.get("script", ()),
             gradients=gradients,
             hessian=hessian,
+            curvature=curvature,
             number=number,
             working=working,
         )

@@ -75,9 +75,9 @@ def lines_of(data: Mapping[str, Any], show: Show) -> list[Line]:
 
 
 def curvature_lines(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
-    """What a node or folded box adds to a curvature, and its share of the whole."""
+    """What a node or folded box adds to a curvature, and its share of the whole; nothing of those that add nothing."""
     value = data.get("curvature")
-    if value is None:
+    if not value:
         return
     share = share_of(float(value), show.curvature)
     words = f"curvature {format_number(value, sign=True)}"
@@ -93,10 +93,12 @@ def share_of(value: float, total: float | None) -> float | None:
 def format_share(share: float) -> str:
     """A share of a whole whose parts have either sign: `+41 %`, `-0.3 %`; parts may exceed the whole.
 
-    >>> format_share(0.4123), format_share(-0.0031), format_share(12.0)
-    ('+41 %', '-0.3 %', '+1,200 %')
+    >>> format_share(0.4123), format_share(-0.0031), format_share(12.0), format_share(2e-6)
+    ('+41 %', '-0.3 %', '+1,200 %', '<0.1 %')
     """
     percent = 100 * share
+    if abs(percent) < 0.05:
+        return "<0.1 %" if percent else "0 %"
     return f"{percent:+,.0f} %" if abs(percent) >= 9.95 else f"{percent:+.1f} %"
 
 

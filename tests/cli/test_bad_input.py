@@ -101,8 +101,7 @@ def test_a_target_that_gives_no_graph(run_cli: RunCli, line: str, message: str) 
          "of bytes, such as 512MiB or 2GB."),
         ("hessian train.py --memory 0", "Invalid value for '--memory': '0' is no size; expected a positive number of "
          "bytes, such as 512MiB or 2GB."),
-        ("hessian train.py --save a.pt", "--save a.pt has the suffix .pt; expected .safetensors, such as "
-         "diag.safetensors."),
+        ("hessian train.py --save a.pt", "--save a.pt has the suffix .pt; expected .safetensors."),
         ("hessian train.py --save there.safetensors", "there.safetensors exists already; overwrite it with --force, "
          "or choose another --save."),
         ("render", "Missing argument 'TARGET'."),

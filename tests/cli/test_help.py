@@ -63,7 +63,7 @@ def test_the_examples_run(run_cli: RunCli, saved: Path, name: str) -> None:
             else:
                 result = run_cli(part.removeprefix("gradgraph "))
                 assert result.exit_code == 0, (part, result.output)
-            for made in ("train.png", "loss.svg", "train.pdf", "out.png", "full.json"):
+            for made in ("train.png", "loss.svg", "train.pdf", "out.png", "full.json", "bends.png", "diag.safetensors"):
                 Path(made).unlink(missing_ok=True)
 
 

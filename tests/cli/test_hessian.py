@@ -140,7 +140,8 @@ def test_long_work_is_announced_once_where_there_is_no_bar(
     assert "computing" not in done(run_cli(line)).stderr
     monkeypatch.setattr(arguments, "_PATIENCE", 0.0)
     told = done(run_cli(f"{line}{'' if line.startswith('hessian') else ' --force'}")).stderr.splitlines()
-    assert told == ["computing the diagonal of the Hessian, 2,000 entries in all: this may take minutes"]
+    assert told[0] == "computing the diagonal of the Hessian, 2,000 entries in all: this may take minutes"
+    assert len(told) == (2 if line.startswith("hessian") else 1), "one line for each piece of work"
 
 
 def test_long_work_is_not_announced_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

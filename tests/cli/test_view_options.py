@@ -127,16 +127,16 @@ def test_the_options_change_the_picture(run_cli: RunCli) -> None:
     assert in_lanes != done(run_cli("render penalty.py -o - -F dot --layout dot")).stdout
 
 
-@pytest.mark.parametrize("color", ["order", "gradient", "saved_bytes", "hessian_diagonal"])
+@pytest.mark.parametrize("color", ["order", "gradient", "saved_bytes", "hessian_diagonal", "curvature"])
 def test_a_measure_that_is_coloured_is_computed(run_cli: RunCli, color: str) -> None:
     picture = done(run_cli(f"render penalty.py -o - -F dot --color {color}")).stdout
     assert ("‖grad‖" in picture) == (color == "gradient")
+    assert ("curvature along the gradient" in picture) == (color == "curvature")
 
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [("--focus nowhere", "nowhere"), ("--focus 999", "999"), ("--order 7", "7"), ("--expand nowhere", "nowhere"),
-     ("--color curvature", "curvature")],
+    [("--focus nowhere", "nowhere"), ("--focus 999", "999"), ("--order 7", "7"), ("--expand nowhere", "nowhere")],
 )  # fmt: skip
 def test_a_view_that_is_not_there_is_one_line_with_a_remedy(run_cli: RunCli, options: str, word: str) -> None:
     result = run_cli(f"render penalty.py -o view.svg {options}")
