@@ -57,6 +57,8 @@ class Check:
             return
         eps = max(self._eps, *(torch.finfo(dtype).eps for dtype in self._dtypes()))
         rows = (numbers.off() > eps ** (2 / 3)).nonzero().flatten()
+        if not len(rows):
+            return
         suspects = {name: one[rows] for name, one in directions.items()}
 
         def errors(scale: float) -> Tensor:

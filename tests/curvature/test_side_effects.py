@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from gradgraph import gradients, hessian, hessian_diagonal, hvp, trace
+from gradgraph import curvature, gradients, hessian, hessian_diagonal, hvp, trace
 from gradgraph.curvature import progress as progress_module
 from gradgraph.curvature import rows as rows_module
 from gradgraph.curvature.budget import budget, bytes_per_row, chunk_for
@@ -30,6 +30,9 @@ ANALYSES: dict[str, Analysis] = {
     "accumulate": lambda loss, params: hessian_diagonal(loss, params, method="accumulate"),
     "batched": lambda loss, params: hessian_diagonal(loss, params, method="batched"),
     "hessian": lambda loss, params: hessian(loss, params, blocks="full"),
+    "curvature": lambda loss, params: curvature(loss, params, [torch.ones_like(p) for p in params.values()]),
+    "curvature_entries": lambda loss, params: curvature(loss, params, per_entry=True),
+    "curvature_probes": lambda loss, params: curvature(loss, params, probes=2),
     "hvp": lambda loss, params: hvp(loss, params, [torch.ones_like(p) for p in params.values()]),
 }
 every_analysis = pytest.mark.parametrize("analysis", ANALYSES.values(), ids=ANALYSES)
