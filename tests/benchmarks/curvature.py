@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,20 +17,10 @@ from torch import Tensor
 import gradgraph
 from tests.benchmarks.batched import one_by_one
 from tests.benchmarks.hessians import PROGRAMS, Program
-from tests.benchmarks.timing import in_turn, markdown
+from tests.benchmarks.timing import in_turn, markdown, one_thread
 
 #: Rows that stand for all where the whole loop would take minutes.
 SAMPLE = 200
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def sampled_rows(program: Program) -> Callable[[], None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["in_turn", "markdown"]
+__all__ = ["in_turn", "markdown", "one_thread"]
 
 
 def in_turn(runs: int, **candidates: Callable[[], Any]) -> dict[str, float]:
@@ -22,6 +23,19 @@ def in_turn(runs: int, **candidates: Callable[[], Any]) -> dict[str, float]:
             times[name].append(time.perf_counter() - start)
             del result
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,15 +17,6 @@ METHODS: list[Method] = ["batched", "auto"]
 TOLERANCE = 1e-12
 #: What rounding may leave of a parameter that has no curvature, of the largest entry of the Hessian.
 ROUNDING = 1e-14
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors of a few numbers: threads would only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def oracle(name: str) -> tuple[dict[str, Tensor], float]:
