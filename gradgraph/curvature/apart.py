@@ -46,14 +46,15 @@ _State = Labels | str | None
 def labels_of(walk: Walk, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Labels]:
     """The labels of the outputs `wanted`, as (key of the node, number of the output).
 
-    `walk` starts at the loss alone. Outputs of which nothing is proven, or that the loss is linear in, are left out.
+    `walk` starts at the loss alone. Outputs that the loss is linear in are left out; where nothing is proven, all
+    labels are `MIXED`.
     """
     proof = _Proof(walk)
     proof.run()
     found: dict[tuple[int, int], Labels] = {}
     for place in wanted:
         state = proof.states.get(place)
-        if isinstance(state, tuple) and any(factor.label for axis in state for factor in axis):
+        if isinstance(state, tuple):
             found[place] = tuple(tuple(Factor(size, proof.name(label)) for size, label in axis) for axis in state)
     return found
 

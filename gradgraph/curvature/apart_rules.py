@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 __all__ = [
     "ELEMENTWISE", "LOSSES", "MIXED", "PARTS", "RULES", "VIEWS", "Call", "Factor", "Labels", "Shape", "dim_of",
     "fitting", "linear_slots", "mixed", "operation", "shape_of",
@@ -200,7 +202,9 @@ def fitting(labels: Labels | None, shape: Shape | None) -> Labels:
 
 
 def operation(node: Any) -> str:
-    """`Tanh` of a TanhBackward0, `TanhBackward` of a TanhBackwardBackward0."""
+    """`Tanh` of a TanhBackward0, `TanhBackward` of a TanhBackwardBackward0; "" of a Function of the user's."""
+    if isinstance(node, torch._C._FunctionBase):
+        return ""  # a user's Function may bear the name of an operation
     return re.sub(r"Backward\d*$", "", type(node).__name__)
 
 

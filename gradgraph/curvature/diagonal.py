@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from gradgraph.curvature.budget import chunk_for
+from gradgraph.curvature.entries import accumulated, batched, zeros
+from gradgraph.curvature.estimators import estimate, planned
 from gradgraph.curvature.first_order import FirstOrder, first_order
+from gradgraph.curvature.graph_method import GraphMethod
 from gradgraph.curvature.progress import Progress
 from gradgraph.curvature.report import ParameterReport
-from gradgraph.curvature.rows import Plan, one_hots, rows_of
+from gradgraph.curvature.result import HessianDiagonal
+from gradgraph.curvature.sharding import Share
 from gradgraph.errors import InputError
-from gradgraph.graph import AutogradGraph
-from gradgraph.labels import gone, keys_of, labelled, recall
-from gradgraph.ledger import Ledger
-from gradgraph.measure import norm
+from gradgraph.labels import labelled
 from gradgraph.params import ParamsLike, caller_namespace
 
-__all__ = ["HessianDiagonal", "hessian_diagonal"]
+__all__ = ["Method", "hessian_diagonal"]
 
-Method = Literal["auto", "accumulate", "batched"]
-_METHODS = ("auto", "accumulate", "batched")
-_COLUMNS = ("parameter", "shape", "min", "mean", "max", "zeros", "method", "passes", "reached")
-
-
-class HessianDiagonal(dict[str, Tensor]):
-    """The diagonal of a Hessian: for each parameter, by name, a tensor of its shape and dtype.
-
-    Attributes:
-        report: how each parameter's part was computed, and what was found.
-    """
-
-    def __init__(
-        self, values: Mapping[str, Tensor], report: Mapping[str, ParameterReport], tensors: Mapping[str, Tensor]
-    ) -> None:
-        super().__init__(values)
-        self.report = dict(report)
-        self._tensors = {name: recall(tensor) for name, tensor in tensors.items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A saved result is matched with a graph by name.
-        return {"report": self.report, "_tensors": dict.fromkeys(self, gone)}
-
-    def annotations(self, graph: AutogradGraph) -> dict[int, dict[str, Any]]:
-        """For `annotate(graph, "hessian_diagonal", result)`: figures of each parameter's part, per leaf."""
-        keys = keys_of(graph, self._tensors, "Hessian diagonal")
-        return {key: _figures(self[name], self.report[name]) for name, key in keys.items()}
-
-    def __repr__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("parameter", "shape", "min", "mean", "max", "zeros", "method", "passes", "reached")
-        ]
-        for name, values in list(self.items())[:30]:
-            report = self.report[name]
-            figures = _figures(values, report)
-            numbers = ["–" if figures[key] is None else f"{figures[key]:.4g}" for key in ("min", "mean", "max")]
-            rows.append((name, str(list(values.shape)), *numbers, str(figures["zeros"]), *_how(report)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        if len(self) > 30:
-            lines.append(f"... and {len(self) - 30} more parameters")
-        return "\n".join([f"<HessianDiagonal: {len(self)} parameters>", *lines])
+Method = Literal["auto", "graph", "batched", "accumulate", "hutchinson", "xdiag"]
 
 
 def hessian_diagonal(
@@ -74,37 +33,60 @@ def hessian_diagonal(
     method: Method = "auto",
     chunk_size: int | None = None,
     memory: int | None = None,
+    probes: int | None = None,
+    tolerance: float | None = None,
+    generator: torch.Generator | None = None,
+    shard: bool = False,
     progress: bool | None = None,
 ) -> HessianDiagonal:
-    """The diagonal of the Hessian of `loss`: d²loss / dp² for every entry p of every parameter, exact to rounding.
+    """The diagonal of the Hessian of `loss`: d²loss / dp² for every entry p of every parameter.
 
-    One row of the Hessian, that is one pass over the graph of the gradient, per entry; of each row only the diagonal
-    entry is kept. `.grad`, the RNG, hooks and the graph of the loss are afterwards as before. Hooks on the parameters
-    themselves do not run; those on other tensors do, and so does the backward of custom Functions.
+    Exact to rounding but for the estimators, which give a standard error with each entry. `.grad`, the RNG, hooks and
+    the graph of the loss are afterwards as before. Hooks on the parameters themselves do not run; those on other
+    tensors do, and so does the backward of custom Functions.
 
     Args:
         loss: a real scalar with a graph that no pass has freed.
         params: what to differentiate by: a `Module`, an optimizer, a mapping from name to tensor, or an iterable of
             tensors or of (name, tensor). Unnamed ones take the caller's variable names, else `param0`, `param1`, ...
-        method: "accumulate": one `backward(retain_graph=True)` per entry, its contribution to `.grad` read from the
-            ledger. The reference: slow and simple, for leaves. "batched": many rows in one pass by vmap, one a pass
-            where the graph cannot be batched. "auto": the cheaper of those, which is "batched".
+        method: the exact ones:
+
+            - "graph": read off the graph's structure. A parameter that enters linearly, as in linear layers,
+              convolutions, embeddings and the scales and shifts of norms, needs a few passes for each output unit
+              instead of one for each entry, wherever the loss keeps samples apart; that is proven or probed, never
+              assumed. The others are computed as by "batched".
+            - "batched": many rows of the Hessian in one pass by vmap, one a pass where the graph cannot be batched.
+            - "accumulate": one `backward(retain_graph=True)` per entry, its contribution to `.grad` read from the
+              ledger. The reference: slow and simple, for leaves.
+            - "auto": the cheapest of those for each parameter, which "graph" finds.
+
+            And the estimators, for what is too large for those: "hutchinson", and "xdiag", which learns the largest
+            eigenvectors from half of its products.
         chunk_size: rows per pass; by default as many as `memory` holds.
         memory: bytes that the rows of one pass may take; by default what is plenty for speed (16 MiB on a CPU, 1 GiB
-            on a GPU), and never more than a quarter of what is free. A single row may need more: it is computed alone.
+            on a GPU), and never more than a quarter of what is free. A single row may need more: it is computed alone,
+            and the report says so.
+        probes: estimators: Hessian-vector products to spend at most; 100 by default.
+        tolerance: estimators: stop where the norm of the standard errors is at most this share of the norm of the
+            diagonal.
+        generator: estimators: decides the random vectors, by one number drawn from it; by default one seeded 0, so
+            that a call repeats.
+        shard: split rows and probes over the ranks of the default process group, which must all have this same loss.
         progress: True shows a progress bar, False none, None one on a terminal or in a notebook, after a second.
 
     Returns:
-        A dict from name to a tensor of the parameter's shape and dtype, with `.report`. Parameters whose gradient does
-        not depend on them give zeros ("linear" in the report), and so do those that the loss does not reach
-        ("unreachable").
+        A dict from name to a tensor of the parameter's shape and dtype, with `.report`, and `.stderr` where estimated.
+        Parameters whose gradient does not depend on them give zeros ("linear" in the report), and so do those that the
+        loss does not reach ("unreachable").
 
     Raises:
         InputError: the loss is no real scalar, has no graph or a freed one, or reaches none of the parameters; a
-            parameter is complex, or no leaf (method "accumulate").
-        GradGraphError: something in the graph cannot be differentiated twice.
+            parameter is complex, or no leaf (method "accumulate"); an option is out of range, or given to a method that
+            has no use for it; `shard` without a process group, or over ranks with different losses.
+        GradGraphError: something in the graph cannot be differentiated twice; one row does not fit into memory.
 
-    Cost: as many rows as entries; a row costs about two passes over the graph of the loss.
+    Cost: "graph": of a linear layer as many passes as it has units, times the rows of a sample; "batched",
+    "accumulate": as many as entries; the estimators: `probes`. Each is about two passes over the graph of the loss.
 
     Example:
         >>> import torch, gradgraph
@@ -112,88 +94,86 @@ def hessian_diagonal(
         >>> gradgraph.hessian_diagonal((x**3).sum(), x)["x"]
         tensor([ 6., 12.])
     """
-    if method not in _METHODS:
-        raise InputError(f"method expected one of {', '.join(map(repr, _METHODS))}, got {method!r}.")
+    if method not in get_args(Method):
+        raise InputError(f"method expected one of {', '.join(map(repr, get_args(Method)))}, got {method!r}.")
+    estimates = method in ("hutchinson", "xdiag")
+    if estimates:
+        planned(method, probes, tolerance)  # type: ignore[arg-type]
+    else:
+        _check_unused(method, probes=probes, tolerance=tolerance, generator=generator)
     tensors = labelled(params, caller_namespace())
     if method == "accumulate":
         _check_leaves(tensors)
-    values: dict[str, Tensor] = {}
-    report: dict[str, ParameterReport] = {}
+    structure = GraphMethod(loss, tensors, chunk_size, memory) if method in ("auto", "graph") else None
+    what = "hessian_diagonal"
     with (
-        first_order("hessian_diagonal", loss, tensors) as order,
-        Progress(sum(one.numel() for one in order.gradients.values()), "hessian diagonal", progress) as bar,
+        Share.of(shard) as share,
+        first_order(what, loss, tensors, None if structure is None else structure.differentiate) as order,
     ):
-        for name in tensors:
-            if name not in order.gradients:
-                values[name], report[name] = _zeros(name, order)
-            elif method == "accumulate":
-                values[name], report[name] = _accumulated(name, order, bar)
-            else:
-                values[name], report[name] = _batched(
-                    name, order, bar, chunk_for(order.gradients[name], chunk_size, memory)
+        share.check(loss, order)
+        curved = [name for name in tensors if name in order.gradients]
+        found = {name: zeros(name, order) for name in tensors if name not in order.gradients}
+        stderr: dict[str, Tensor] = {}
+        if estimates and curved:
+            total = planned(method, probes, tolerance)  # type: ignore[arg-type]
+            with Progress(total, "hessian diagonal, estimated", progress) as bar:
+                values, stderr, report = estimate(
+                    method,  # type: ignore[arg-type]
+                    order,
+                    curved,
+                    probes=probes,
+                    tolerance=tolerance,
+                    generator=generator,
+                    chunk_size=chunk_size,
+                    memory=memory,
+                    share=share,
+                    advance=bar.advance,
                 )
-    return HessianDiagonal(values, report, tensors)
+            found.update((name, (values[name], report[name])) for name in curved)
+        else:
+            exact = _exact(method, order, structure, curved, share, chunk_size, memory, progress)
+            share.sum_([values for values, _ in exact.values()])
+            found.update(exact)
+    values = {name: found[name][0] for name in tensors}
+    return HessianDiagonal(values, {name: found[name][1] for name in tensors}, tensors, stderr)
 
 
-def _zeros(name: str, order: FirstOrder) -> tuple[Tensor, ParameterReport]:
-    tensor = order.tensors[name]
-    if order.reached[name] == "linear":
-        reason = "the gradient does not depend on any parameter"
-    else:
-        reason = "the loss does not reach it" if tensor.requires_grad else "it does not require grad"
-    return torch.zeros_like(tensor.detach()), ParameterReport("none", True, 0, 0, reason, order.reached[name])
-
-
-def _batched(name: str, order: FirstOrder, bar: Progress, chunk: tuple[int, str]) -> tuple[Tensor, ParameterReport]:
-    tensor, gradient = order.tensors[name], order.gradients[name]
-    diagonal = torch.zeros(gradient.numel(), dtype=tensor.dtype, device=tensor.device)
-    plan = Plan(*chunk)
-    most = 0
-    for start, (rows,) in rows_of(gradient, [tensor], plan, order.reset):
-        if rows is None:
-            bar.advance(gradient.numel())
-            reason = "its gradient does not depend on it"
-            return diagonal.view(tensor.shape), ParameterReport("batched", True, plan.passes, 1, reason, "linear")
-        index = torch.arange(len(rows), device=rows.device)
-        diagonal[start : start + len(rows)] = rows.detach().reshape(len(rows), -1)[index, index + start]
-        most = max(most, len(rows))
-        bar.advance(len(rows))
-    return diagonal.view(tensor.shape), ParameterReport("batched", True, plan.passes, most, plan.reason, "curved")
-
-
-def _accumulated(name: str, order: FirstOrder, bar: Progress) -> tuple[Tensor, ParameterReport]:
-    tensor, gradient = order.tensors[name], order.gradients[name]
-    diagonal = torch.zeros(gradient.numel(), dtype=tensor.dtype, device=tensor.device)
-    reached: Literal["curved", "linear"] = "curved"
-    with _grad_lent(tensor) as empty, Ledger({name: tensor}, keep=1) as ledger:
-        for entry in range(gradient.numel()):
-            order.reset()
-            empty()
-            torch.autograd.backward(gradient, one_hots(gradient, entry, 1)[0], retain_graph=True, inputs=[tensor])
-            contribution = ledger.contribution(name, entry + 1)
-            if contribution is None:
-                bar.advance(gradient.numel())
-                reached = "linear"
-                break
-            contribution = contribution if contribution.layout is torch.strided else contribution.to_dense()
-            diagonal[entry] = contribution.reshape(-1)[entry]
-            bar.advance(1)
-    reason = "its gradient does not depend on it" if reached == "linear" else "asked for"
-    return diagonal.view(tensor.shape), ParameterReport("accumulate", True, len(ledger.passes), 1, reason, reached)
-
-
-@contextmanager
-def _grad_lent(tensor: Tensor) -> Iterator[Callable[[], None]]:
-    """Lets passes use the tensor's `.grad`, and puts the very object back. Gives what empties it meanwhile."""
-    grad = tensor.grad
-
-    def empty() -> None:
-        tensor.grad = None
-
-    try:
-        yield empty
-    finally:
-        tensor.grad = grad
+def _exact(
+    method: Method,
+    order: FirstOrder,
+    structure: GraphMethod | None,
+    names: list[str],
+    share: Share,
+    chunk_size: int | None,
+    memory: int | None,
+    progress: bool | None,
+) -> dict[str, tuple[Tensor, ParameterReport]]:
+    """This rank's part of each diagonal."""
+    read: list[str] = []
+    total = 0
+    if structure is not None:
+        structure.plan(order.reset)
+        read, total = structure.names, structure.tangents
+    total += sum(order.tensors[name].numel() for name in names if name not in read)
+    found: dict[str, tuple[Tensor, ParameterReport]] = {}
+    with Progress(total // share.size, "hessian diagonal", progress) as bar:
+        if structure is not None:
+            structure.run(share, bar.advance)
+            found.update(structure.results())
+        one: Callable[[str], tuple[Tensor, ParameterReport]]
+        if method == "accumulate":
+            one = partial(accumulated, order=order, share=share, advance=bar.advance)
+        else:
+            one = partial(batched, order=order, share=share, advance=bar.advance, chunk_size=chunk_size, memory=memory)
+        for name in names:
+            if name in found:
+                continue
+            if structure is not None and not structure.supply(name, order):
+                found[name] = zeros(name, order)
+                continue
+            why = "" if structure is None else structure.refused.get(name, "")
+            found[name] = one(name, why=why) if why else one(name)
+    return found
 
 
 def _check_leaves(tensors: Mapping[str, Tensor]) -> None:
@@ -205,22 +185,10 @@ def _check_leaves(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _how(report: ParameterReport) -> tuple[str, str, str]:
-    return report.method, str(report.passes), report.reached
-
-
-def _figures(values: Tensor, report: ParameterReport) -> dict[str, Any]:
-    """The node attribute `hessian_diagonal`. Figures of a tensor without entries are None."""
-    wide = values.detach().cpu().double()  # not every device has float64
-    empty = wide.numel() == 0
-    return {
-        "method": report.method,
-        "exact": report.exact,
-        "mean": None if empty else float(wide.mean()),
-        "min": None if empty else float(wide.min()),
-        "max": None if empty else float(wide.max()),
-        "norm": norm(values),
-        "negative": int((wide < 0).sum()),
-        "zeros": int((wide == 0).sum()),
-        "stderr": None,
-    }
+def _check_unused(method: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f'{name}= is for the estimators, and method="{method}" is exact and has no use for it: leave it out, '
+                'or use method="hutchinson" or "xdiag".'
+            )

@@ -5,17 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradgraph.errors import GradGraphError
 
-__all__ = ["Plan", "Rows", "one_hots", "rows_of"]
+__all__ = ["Plan", "Rows", "one_hots", "products_of", "rows_between", "rows_of"]
 
 #: Per input its rows `[rows, *input.shape]`, None where the gradient does not depend on it.
 Rows: TypeAlias = tuple["Tensor | None", ...]
+
+#: What is differentiated by.
+Inputs: TypeAlias = Sequence[Tensor] | Sequence[GradientEdge]
 
 
 @dataclass
@@ -37,9 +42,7 @@ class Plan:
     checked: bool = False
 
 
-def rows_of(
-    gradient: Tensor, inputs: Sequence[Tensor], plan: Plan, reset: Callable[[], None]
-) -> Iterator[tuple[int, Rows]]:
+def rows_of(gradient: Tensor, inputs: Inputs, plan: Plan, reset: Callable[[], None]) -> Iterator[tuple[int, Rows]]:
     """Rows of d gradient / d inputs, in chunks.
 
     Yields the number of the first row, and per input its rows `[rows, *input.shape]`, None where the gradient does not
@@ -49,11 +52,39 @@ def rows_of(
     Raises:
         GradGraphError: not even one row fits into memory.
     """
-    total = gradient.numel()
-    start = 0
-    while start < total:
-        count = min(plan.chunk, total - start)
-        rows, failure = _attempt(gradient, inputs, start, count, plan, reset)
+    yield from rows_between(gradient, inputs, 0, gradient.numel(), plan, reset)
+
+
+def rows_between(
+    gradient: Tensor, inputs: Inputs, first: int, last: int, plan: Plan, reset: Callable[[], None]
+) -> Iterator[tuple[int, Rows]]:
+    """As `rows_of`, the rows from `first` to `last`."""
+    yield from _in_chunks(gradient, inputs, (first, last), partial(one_hots, gradient), plan, reset)
+
+
+def products_of(
+    gradient: Tensor, inputs: Inputs, vectors: Tensor, plan: Plan, reset: Callable[[], None]
+) -> Iterator[tuple[int, Rows]]:
+    """As `rows_of`, the rows of `vectors` (`[k, *gradient.shape]`) times d gradient / d inputs."""
+
+    def part(start: int, count: int) -> Tensor:
+        return vectors[start : start + count]
+
+    yield from _in_chunks(gradient, inputs, (0, len(vectors)), part, plan, reset)
+
+
+def _in_chunks(
+    gradient: Tensor,
+    inputs: Inputs,
+    between: tuple[int, int],
+    vectors: Callable[[int, int], Tensor],
+    plan: Plan,
+    reset: Callable[[], None],
+) -> Iterator[tuple[int, Rows]]:
+    start, stop = between
+    while start < stop:
+        count = min(plan.chunk, stop - start)
+        rows, failure = _attempt(gradient, inputs, vectors(start, count), plan, reset)
         if rows is not None:
             yield start, rows
             start += count
@@ -65,8 +96,8 @@ def rows_of(
             plan.chunk, plan.reason = count // 2, f"memory ran out at {count} rows a pass"
         else:
             raise GradGraphError(
-                f"one row of the Hessian, a pass over the graph of a gradient with {total} entries, does not fit into "
-                "memory. Use a smaller batch, or free what else is held."
+                f"one row of the Hessian, a pass over the graph of a gradient of {gradient.numel()} entries, does not "
+                "fit into memory. Use a smaller batch, or free what else is held."
             )
 
 
@@ -79,19 +110,17 @@ def one_hots(like: Tensor, start: int, count: int) -> Tensor:
 
 
 def _attempt(
-    gradient: Tensor, inputs: Sequence[Tensor], start: int, count: int, plan: Plan, reset: Callable[[], None]
+    gradient: Tensor, inputs: Inputs, vectors: Tensor, plan: Plan, reset: Callable[[], None]
 ) -> tuple[Rows | None, str | None]:
     """One chunk of rows; or None, and why the way to batch failed, or None where memory ran out."""
     reset()
+    count = len(vectors)
     try:
-        if count == 1:
-            rows = _alone(gradient, inputs, one_hots(gradient, start, 1))
-        else:
-            rows = _WAYS[plan.way](gradient, inputs, one_hots(gradient, start, count))
+        rows = (_alone if count == 1 else _WAYS[plan.way])(gradient, inputs, vectors)
         plan.passes += 1
         if count > 1 and not plan.checked:
             reset()
-            if not _agrees(gradient, inputs, start, rows, plan):
+            if not _agrees(gradient, inputs, vectors, rows, plan):
                 return None, "vmap gave another row than a pass of its own"
             plan.checked = True
     except (RuntimeError, MemoryError) as error:
@@ -103,13 +132,13 @@ def _attempt(
     return rows, None
 
 
-def _alone(gradient: Tensor, inputs: Sequence[Tensor], basis: Tensor) -> Rows:
+def _alone(gradient: Tensor, inputs: Inputs, basis: Tensor) -> Rows:
     """One row, by a plain pass."""
     rows = torch.autograd.grad(gradient, inputs, basis[0], retain_graph=True, allow_unused=True)
     return tuple(None if row is None else _dense(row).unsqueeze(0) for row in rows)
 
 
-def _vmapped(gradient: Tensor, inputs: Sequence[Tensor], basis: Tensor) -> Rows:
+def _vmapped(gradient: Tensor, inputs: Inputs, basis: Tensor) -> Rows:
     """Rows by functorch's vmap, which knows the most batching rules."""
     reached: list[bool] = []
 
@@ -126,7 +155,7 @@ def _vmapped(gradient: Tensor, inputs: Sequence[Tensor], basis: Tensor) -> Rows:
     return tuple(next(rows) if one else None for one in reached)
 
 
-def _grads_batched(gradient: Tensor, inputs: Sequence[Tensor], basis: Tensor) -> Rows:
+def _grads_batched(gradient: Tensor, inputs: Inputs, basis: Tensor) -> Rows:
     """Rows by torch's own batched gradients, which take custom Functions that have no vmap rule."""
     return torch.autograd.grad(gradient, inputs, basis, retain_graph=True, allow_unused=True, is_grads_batched=True)
 
@@ -134,14 +163,14 @@ def _grads_batched(gradient: Tensor, inputs: Sequence[Tensor], basis: Tensor) ->
 _WAYS = (_vmapped, _grads_batched)
 
 
-def _agrees(gradient: Tensor, inputs: Sequence[Tensor], start: int, rows: Rows, plan: Plan) -> bool:
+def _agrees(gradient: Tensor, inputs: Inputs, vectors: Tensor, rows: Rows, plan: Plan) -> bool:
     """Whether the largest of `rows` is what a pass of its own gives, to rounding."""
     sizes = [row.reshape(len(row), -1).abs().sum(1) for row in rows if row is not None and row.numel()]
     if not sizes:
         return True
     at = int(torch.stack(sizes).sum(0).nan_to_num(posinf=0.0).argmax())
     plan.passes += 1
-    alone = _alone(gradient, inputs, one_hots(gradient, start + at, 1))
+    alone = _alone(gradient, inputs, vectors[at : at + 1])
     for row, one in zip(rows, alone, strict=True):
         if (row is None) != (one is None):
             return False

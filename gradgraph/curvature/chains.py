@@ -1,0 +1,329 @@
+"""Chains of simple operations that follow a site, through which tangents are carried without the engine.
+
+Behind z stand one after another, each the only consumer of the one before, operations by entry, linear layers,
+convolutions and views. A tangent is carried through them in closed form, and what an operation by entry contributes to
+
+    v'Hv = sum over operations of <adjoint, second derivative of the operation [tangent, tangent]> + v'' H_cut v''
+
+is added up on the way; only at the cut, where the chain ends, the engine is asked. Tangents that have one unit alone
+stay compact, `[O, r, L, P]` instead of `[O, r, L, O, P]`, up to the first linear operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from gradgraph.curvature.apart_rules import ELEMENTWISE, VIEWS, Shape, operation, shape_of
+from gradgraph.curvature.sites import Consumers, Place, Site
+from gradgraph.saved import saved_values
+from gradgraph.walk import Walk
+
+__all__ = ["CUT", "Block", "Chain", "Step", "chain_behind"]
+
+
+#: Stands in the sums of a block for all operations behind the cut.
+CUT: Place = (-1, 0)
+
+
+@dataclass(eq=False)
+class Block:
+    """Tangents, and what operations have contributed to each one so far.
+
+    Attributes:
+        value: `[O, r, L, P]` compact, unit o of which is unit `first + o` of the site; else `[O, r, *shape]`.
+        shape: of the tensor that the tangents are of.
+        units: how many units the tensor has where compact; 0 where not.
+        first: the first of the units.
+        rows: how many rows of the site are samples of their own; 1 where samples are not told apart.
+        sums: what the operation at each place contributes: `[O, r, rows]`.
+    """
+
+    value: Tensor
+    shape: Shape
+    units: int
+    first: int
+    rows: int
+    sums: dict[Place, Tensor] = field(default_factory=dict)
+
+    def add(self, place: Place, products: Tensor) -> None:
+        """Note what the operation at `place` contributes: by entry, of `value`'s shape."""
+        self.sums[place] = products.reshape(*self.value.shape[:2], self.rows, -1).sum(-1)
+
+    def moved(self, value: Tensor, shape: Shape, units: int) -> Block:
+        """The block one operation further."""
+        return Block(value, shape, units, self.first, self.rows, self.sums)
+
+    def spread(self) -> Tensor:
+        """The tangents as `[O * r, *shape]`."""
+        count, each = self.value.shape[:2]
+        if not self.units:
+            return self.value.reshape(count * each, *self.shape)
+        lead, trail = self.value.shape[2:]
+        whole = self.value.new_zeros(count, each, lead, self.units, trail)
+        unit = torch.arange(count, device=whole.device)
+        # Advanced indices that stand apart come first: [O, r, L, P] again.
+        whole[unit, :, :, unit + self.first] = self.value
+        return whole.view(count * each, *self.shape)
+
+    def own(self, product: Tensor) -> Tensor:
+        """Of a tensor `[O * r, *shape]` what belongs to the entries of `value`."""
+        if not self.units:
+            return product.reshape(self.value.shape)
+        count, each, lead, trail = self.value.shape
+        unit = torch.arange(count, device=product.device)
+        return product.reshape(count, each, lead, self.units, trail)[unit, :, :, unit + self.first]
+
+    def by_unit(self, tensor: Tensor) -> Tensor:
+        """A tensor of `shape` as what compact tangents are multiplied with: `[O, 1, L, P]`."""
+        lead, trail = self.value.shape[2:]
+        mine = tensor.reshape(lead, self.units, trail)[:, self.first : self.first + len(self.value)]
+        return mine.transpose(0, 1).unsqueeze(1)
+
+
+@dataclass(eq=False)
+class Step:
+    """One operation of a chain.
+
+    Attributes:
+        kind: "entries", "matrix", "convolution" or "view".
+        place: of its output.
+        node: its node.
+        slot: the one that the chain goes through.
+        shape: of its output.
+        weight: what a linear one multiplies with.
+    """
+
+    kind: str
+    place: Place
+    node: Node
+    slot: int
+    shape: Shape
+    weight: Tensor | None = None
+
+    @property
+    def edge(self) -> GradientEdge:
+        """Where the gradient of the output arrives."""
+        return GradientEdge(self.node, 0)
+
+
+class Chain:
+    """The steps from a site to the cut.
+
+    Args:
+        site: where it starts.
+        steps: what follows.
+    """
+
+    def __init__(self, site: Site, steps: Sequence[Step]) -> None:
+        self.site = site
+        self.steps = list(steps)
+        self._slopes: dict[Place, tuple[Tensor, Tensor | None]] = {}
+
+    @property
+    def cut(self) -> GradientEdge:
+        """Where the engine takes over."""
+        return self.steps[-1].edge if self.steps else self.site.edge
+
+    @property
+    def last(self) -> Place:
+        """The place of the cut."""
+        return self.steps[-1].place if self.steps else self.site.place
+
+    @property
+    def edges(self) -> dict[Place, GradientEdge]:
+        """The gradients that carrying needs: the cut's, and those of operations by entry and of what they are of."""
+        found = {self.site.place: self.site.edge}
+        found.update({step.place: step.edge for step in self.steps})
+        return found
+
+    def prepare(self, gradients: Mapping[Place, Tensor | None]) -> bool:
+        """Take the derivatives of the operations by entry from the graph; whether they explain the gradients there.
+
+        They do not where a hook of the program's changes a gradient on its way: then the chain says nothing.
+        """
+        before, edge = self.site.place, self.site.edge
+        for step in self.steps:
+            after, gradient = gradients[step.place], gradients[before]
+            if after is None or gradient is None:
+                return False
+            if step.kind == "entries":
+                slope, bend = _derivatives(step, edge, after.detach())
+                self._slopes[step.place] = slope, bend
+                expected = slope * after.detach()
+            else:
+                expected = _transposed(step, after.detach(), gradient.shape)
+            if not _close(expected, gradient.detach()):
+                return False
+            before, edge = step.place, step.edge
+        return True
+
+    def carry(self, block: Block) -> Block:
+        """The block at the cut."""
+        for step in self.steps:
+            if step.kind == "entries":
+                slope, bend = self._slopes[step.place]
+                if block.units:
+                    slope = block.by_unit(slope)
+                    bend = None if bend is None else block.by_unit(bend)
+                if bend is not None:
+                    block.add(step.place, block.value.square() * bend)
+                block = block.moved(block.value * slope, step.shape, block.units)
+            else:
+                block = _LINEAR[step.kind](step, block)
+        return block
+
+
+def chain_behind(walk: Walk, consumers: Consumers, site: Site, *, by_row: bool) -> Chain:
+    """The longest chain behind `site`; `by_row`, one whose every tensor keeps the rows of the site first."""
+    steps: list[Step] = []
+    place, shape = site.place, site.shape
+    lead, _, trail = site.sizes
+    while len(found := consumers.get(place, ())) == 1:
+        key, slot = found[0]
+        node = walk.nodes[key]
+        step = _step(key, node, slot, shape)
+        if key == 0 or step is None or len(node._input_metadata) > 1:
+            break
+        if by_row and step.weight is not None and (trail != 1 or shape[0] != lead):
+            break
+        steps.append(step)
+        place, shape = step.place, step.shape
+    return Chain(site, steps)
+
+
+def _step(key: int, node: Node, slot: int, shape: Shape) -> Step | None:
+    """The operation as a step, where it can be one."""
+    after = shape_of(node, 0)
+    name = operation(node)
+    if after is None or 0 in after:
+        return None
+    if name in VIEWS - {"ToCopy"}:
+        return Step("view", (key, 0), node, slot, after)
+    if name in ELEMENTWISE and after == shape:
+        return Step("entries", (key, 0), node, slot, after)
+    rule = _WEIGHTS.get(name)
+    if rule is None:
+        return None
+    saved = {one.name: one.data for one in saved_values(node) if one.data is not None and one.state == "live"}
+    weight = rule(node, slot, saved)
+    if weight is None:
+        return None
+    return Step("convolution" if name == "Convolution" else "matrix", (key, 0), node, slot, after, weight)
+
+
+def _matrix_of(first: int) -> Callable[[Any, int, Mapping[str, Tensor]], Tensor | None]:
+    def rule(node: Any, slot: int, saved: Mapping[str, Tensor]) -> Tensor | None:
+        if slot != first or getattr(node, "_saved_alpha", 1) != 1:
+            return None
+        return saved.get("mat2")
+
+    return rule
+
+
+def _kernel(node: Any, slot: int, saved: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG001
+    return saved.get("weight") if slot == 0 else None
+
+
+_WEIGHTS = {"Addmm": _matrix_of(1), "Mm": _matrix_of(0), "Convolution": _kernel}
+
+
+def _derivatives(step: Step, before: GradientEdge, adjoint: Tensor) -> tuple[Tensor, Tensor | None]:
+    """First derivatives of an operation by entry, and the second ones times the adjoint of its output, None for 0.
+
+    The node itself is run, on ones and then on its own graph: nothing is known here of any function.
+    """
+    node: Any = step.node
+    with torch.enable_grad():
+        found = node(torch.ones_like(adjoint))
+    slope: Tensor = found[step.slot] if isinstance(found, tuple) else found
+    bend = None
+    if slope.requires_grad:
+        (bend,) = torch.autograd.grad(slope, before, adjoint, retain_graph=True, allow_unused=True)
+    return slope.detach(), None if bend is None else bend.detach()
+
+
+def _transposed(step: Step, adjoint: Tensor, shape: Sequence[int]) -> Tensor:
+    """The adjoint of a linear operation's input."""
+    if step.weight is None:
+        return adjoint.reshape(tuple(shape))
+    if step.kind == "matrix":
+        return adjoint @ step.weight.t()
+    node: Any = step.node
+    found = torch.ops.aten.convolution_backward(
+        adjoint, adjoint.new_zeros(()).expand(tuple(shape)), step.weight, None, *_convolved(node), [True, False, False]
+    )
+    result: Tensor = found[0]
+    return result
+
+
+def _view(step: Step, block: Block) -> Block:
+    value = block.value if block.units else block.value.reshape(*block.value.shape[:2], *step.shape)
+    return block.moved(value, step.shape, block.units)
+
+
+def _matrix(step: Step, block: Block) -> Block:
+    assert step.weight is not None
+    weight = step.weight
+    count, each = block.value.shape[:2]
+    if block.units and block.shape[0] == block.value.shape[2]:
+        mine = weight.view(block.units, -1, weight.shape[1])[block.first : block.first + count]
+        if mine.shape[1] == 1:  # [O, r, L, 1] times [O, 1, 1, K]
+            value = block.value * mine.unsqueeze(1)
+        else:
+            value = torch.bmm(block.value.reshape(count, -1, mine.shape[1]), mine)
+    else:
+        value = block.spread() @ weight
+    return block.moved(value.reshape(count, each, *step.shape), step.shape, 0)
+
+
+def _convolution(step: Step, block: Block) -> Block:
+    assert step.weight is not None
+    node: Any = step.node
+    weight, (*how, groups) = step.weight, _convolved(node)
+    count, each = block.value.shape[:2]
+    samples = step.shape[0]
+    alone = block.units == block.shape[1] and block.value.shape[2] == samples and groups == 1
+    if block.units and alone and not node._saved_transposed:
+        # Each unit is a channel of its own: a grouped convolution of one channel a group.
+        mine = weight[:, block.first : block.first + count].transpose(0, 1).reshape(-1, 1, *weight.shape[2:])
+        data = block.value.permute(1, 2, 0, 3).reshape(each * samples, count, *block.shape[2:])
+        value = torch.ops.aten.convolution(data, mine, None, *how, count)
+        value = value.reshape(each, samples, count, *step.shape[1:]).movedim(2, 0)
+    else:
+        data = block.spread().reshape(-1, *block.shape[1:])
+        value = torch.ops.aten.convolution(data, weight, None, *how, groups)
+    return block.moved(value.reshape(count, each, *step.shape), step.shape, 0)
+
+
+def _convolved(node: Any) -> list[Any]:
+    """How: stride, padding, dilation, whether transposed, output padding, groups."""
+    return [
+        list(node._saved_stride),
+        list(node._saved_padding),
+        list(node._saved_dilation),
+        node._saved_transposed,
+        list(node._saved_output_padding),
+        node._saved_groups,
+    ]
+
+
+_LINEAR: Mapping[str, Callable[[Step, Block], Block]] = {
+    "view": _view,
+    "matrix": _matrix,
+    "convolution": _convolution,
+}
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Whether both are the same but for rounding."""
+    if one.dtype != other.dtype or one.numel() == 0:
+        return one.dtype == other.dtype
+    scale = float(other.abs().max())
+    return bool((one - other).abs().max() <= 64 * math.sqrt(torch.finfo(one.dtype).eps) * scale or not scale)

@@ -1,0 +1,272 @@
+"""The diagonal read off the graph's structure: method "graph".
+
+Where a parameter enters linearly (`sites`), the Hessian of what it enters into is enough. Tangents of that are carried
+in closed form as far as operations are simple (`chains`), and sent through the engine from there, all samples at once
+where the loss keeps them apart (`groups`). What the engine gives is checked by a pass of its own, along a random
+mixture of the tangents at a random half of the samples: a wrong batching rule shows, and a hook that mixes samples.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from gradgraph.curvature.budget import budget, bytes_per_row
+from gradgraph.curvature.chains import Block
+from gradgraph.curvature.first_order import Differentiate, FirstOrder
+from gradgraph.curvature.graph_plan import GraphPlan
+from gradgraph.curvature.report import ParameterReport
+from gradgraph.curvature.rows import Plan, products_of
+from gradgraph.curvature.sharding import Share
+from gradgraph.curvature.sites import Place, Use
+from gradgraph.curvature.work import Piece, Work
+
+__all__ = ["GraphMethod"]
+
+
+_ALL = 2**62  # tangents come in pieces that fit already
+
+
+@dataclass
+class _Sent:
+    """A piece of one site's tangents on its way through the engine."""
+
+    work: Work
+    piece: Piece
+    block: Block
+
+
+class GraphMethod:
+    """The parameters of one loss that can be read off the graph, and what is read.
+
+    Args:
+        loss: the loss.
+        tensors: the parameters by name.
+        chunk_size: tangents per pass; None for as many as `memory` holds.
+        memory: bytes for the tangents of one pass; None for what is plenty.
+
+    Attributes:
+        refused: why a parameter must be computed otherwise, in words.
+        tangents: how many are to be sent, once planned.
+    """
+
+    def __init__(self, loss: Tensor, tensors: Mapping[str, Tensor], chunk_size: int | None, memory: int | None) -> None:
+        self._loss = loss
+        self._tensors = dict(tensors)
+        self._chunk_size = chunk_size
+        self._memory = memory
+        self._gradients: dict[Place, Tensor | None] = {}
+        self._engine: dict[Place, Plan] = {}
+        self._works: list[Work] = []
+        self._reset: Callable[[], None] = lambda: None
+        self.refused: dict[str, str] = {}
+        self.tangents = 0
+
+    def differentiate(self, differentiate: Differentiate) -> dict[str, Tensor]:  # noqa: ARG002 - what `run` is given
+        """The first-order pass, for what the sites need in place of their parameters' gradients.
+
+        Gives a gradient by name: the parameter's, or that of z at its site.
+        """
+        self._plan = GraphPlan(self._loss, self._tensors)
+        self._chains = self._plan.chains()
+        self.refused.update(self._plan.refused)
+        edges = {
+            place: edge for ways in self._chains.values() for one in ways.values() for place, edge in one.edges.items()
+        }
+        taken = {use.name for site in self._plan.sites for use in site.uses}
+        others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
+        received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
+        self._gradients = dict(zip(edges, received, strict=False))
+        found = {
+            name: gradient.to_dense()
+            for name, gradient in zip(others, received[len(edges) :], strict=True)
+            if gradient is not None
+        }
+        for site in self._plan.sites:
+            gradient = self._gradients[site.place]
+            for use in site.uses:
+                if gradient is not None and not (use.name in found and found[use.name].requires_grad):
+                    found[use.name] = gradient
+        return found
+
+    def plan(self, reset: Callable[[], None]) -> None:
+        """Choose each site's way."""
+        self._reset = reset
+        self._works = self._plan.works(self._chains, self._gradients, self._product)
+        self.tangents = sum(work.each * work.site.sizes[1] for work in self._works)
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters that are read off."""
+        names = dict.fromkeys(use.name for work in self._works for use in work.site.uses)
+        return [name for name in names if name not in self.refused]
+
+    def supply(self, name: str, order: FirstOrder) -> bool:
+        """See to it that `order` has the gradient of a parameter itself, not of z; whether that has a graph."""
+        if any(use.name == name for site in self._plan.sites for use in site.uses):
+            (found,) = self._differentiated([get_gradient_edge(self._tensors[name])])
+            assert found is not None
+            order.gradients[name] = found.to_dense()
+            order.reached[name] = "curved" if found.requires_grad else "linear"
+        return order.gradients[name].requires_grad
+
+    def run(self, share: Share, advance: Callable[[int], None]) -> None:
+        """Send all tangents of this rank's share."""
+        waiting: dict[Place, list[_Sent]] = {}
+        held = 0.0
+        for work in self._works:
+            began = time.perf_counter()
+            first, last = share.slice(work.site.sizes[1])
+            bytes_each = self._bytes(work)
+            spend = budget(self._memory, self._loss.device)
+            most = max(1, spend // bytes_each) if self._chunk_size is None else self._chunk_size
+            work.chunk = min(most, work.each * work.site.sizes[1])
+            for piece in work.pieces(first, last, most):
+                waiting.setdefault(work.chain.last, []).append(_Sent(work, piece, work.block(piece)))
+                held += piece.size / most
+                if held >= 1:
+                    self._flush(waiting, advance)
+                    held = 0.0
+            work.seconds += time.perf_counter() - began
+        self._flush(waiting, advance)
+
+    def results(self) -> dict[str, tuple[Tensor, ParameterReport]]:
+        """The diagonal and how it was computed, by name."""
+        names = set(self.names)
+        uses = [(use, diagonal) for work in self._works for use, diagonal in work.results() if use.name in names]
+        values = _carried_back(uses, {name: self._tensors[name] for name in self.names})
+        return {name: (values[name], self._report(name)) for name in self.names}
+
+    def _report(self, name: str) -> ParameterReport:
+        works = [work for work in self._works if any(use.name == name for use in work.site.uses)]
+        return ParameterReport(
+            method="graph",
+            exact=True,
+            passes=sum(work.passes for work in works),
+            chunk=max(work.chunk for work in works),
+            reason="; ".join(dict.fromkeys(work.reason for work in works)),
+            reached="curved" if any(work.curved for work in works) else "linear",
+            seconds=sum(work.seconds for work in works),
+        )
+
+    def _differentiated(self, edges: list[GradientEdge]) -> tuple[Tensor | None, ...]:
+        if not edges:
+            return ()
+        return torch.autograd.grad(
+            [get_gradient_edge(self._loss)], edges, [torch.ones_like(self._loss)], create_graph=True, allow_unused=True
+        )
+
+    def _bytes(self, work: Work) -> int:
+        """What one tangent takes at most: before the cut and behind it."""
+        gradient = self._gradients[work.chain.last]
+        behind = 0 if gradient is None or gradient.grad_fn is None else bytes_per_row(gradient)
+        before = sum(math.prod(step.shape) for step in work.chain.steps) + math.prod(work.site.shape)
+        return behind + before * self._loss.element_size()
+
+    def _flush(self, waiting: dict[Place, list[_Sent]], advance: Callable[[int], None]) -> None:
+        """Send what waits, all that has one cut together."""
+        for place, sent in waiting.items():
+            began = time.perf_counter()
+            vectors = torch.cat([one.block.spread() for one in sent]) if len(sent) > 1 else sent[0].block.spread()
+            edge = sent[0].work.chain.cut
+            before = self._passes(place)
+            product = self._product(place, edge, vectors)
+            self._check(place, edge, sent, vectors, product)
+            start = 0
+            works = dict.fromkeys(one.work for one in sent)
+            for one in sent:
+                part = None if product is None else product[start : start + one.piece.size]
+                one.work.read(one.piece, one.block, part)
+                start += one.piece.size
+            for work in works:
+                work.passes += self._passes(place) - before
+                work.seconds += (time.perf_counter() - began) / len(works)
+            advance(start)
+        waiting.clear()
+
+    def _passes(self, place: Place) -> int:
+        return self._engine[place].passes if place in self._engine else 0
+
+    def _product(self, place: Place, edge: GradientEdge, vectors: Tensor) -> Tensor | None:
+        gradient = self._gradients[place]
+        if gradient is None or not gradient.requires_grad:
+            return None
+        # The check below is stricter than that of `products_of`.
+        plan = self._engine.setdefault(place, Plan(_ALL, "", checked=True))
+        parts = [rows for _, (rows,) in products_of(gradient, [edge], vectors, plan, self._reset)]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if len(known) > 1 else known[0].detach() if known else None
+
+    def _check(
+        self, place: Place, edge: GradientEdge, sent: list[_Sent], vectors: Tensor, product: Tensor | None
+    ) -> None:
+        """Compare a mixture of the tangents, at half of the samples, with a pass of its own."""
+        fresh = [one.work for one in sent if not one.work.checked]
+        if product is None or not fresh:
+            return
+        masks: list[tuple[Tensor | None, list[Work], list[int]]] = []
+        start = 0
+        for one in sent:
+            mask, rows = one.work.mask(one.block), list(range(start, start + one.piece.size))
+            start += one.piece.size
+            for other, works, numbers in masks:
+                if mask is other or (mask is not None and other is not None and torch.equal(mask, other)):
+                    works.append(one.work)
+                    numbers += rows
+                    break
+            else:
+                masks.append((mask, [one.work], rows))
+        for mask, works, numbers in masks:
+            if all(work.checked for work in works):
+                continue
+            mixed = self._mixture(place, edge, mask, vectors[numbers], product[numbers])
+            for work in works:
+                work.checked = True
+                if not mixed:
+                    for use in work.site.uses:
+                        self.refused.setdefault(
+                            use.name, "a pass of its own gave something else: a hook, or a batching rule, mixes samples"
+                        )
+
+    def _mixture(self, place: Place, edge: GradientEdge, mask: Tensor | None, vectors: Tensor, product: Tensor) -> bool:
+        generator = torch.Generator(vectors.device).manual_seed(0)
+        shares = torch.randn(len(vectors), generator=generator, device=vectors.device, dtype=vectors.dtype)
+        one, expected = (torch.tensordot(shares, all_of, 1) for all_of in (vectors, product))
+        if mask is not None:
+            one, expected = one * mask, expected * mask
+        alone = self._product(place, edge, one.unsqueeze(0))
+        if alone is None:
+            return False
+        if mask is not None and bool((alone[0] * (1 - mask)).count_nonzero()):
+            return False
+        scale = float(expected.abs().max())
+        close = torch.finfo(expected.dtype).eps ** 0.5
+        return torch.allclose(alone[0], expected, rtol=close, atol=close * scale)
+
+
+def _carried_back(uses: list[tuple[Use, Tensor]], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The diagonal of each parameter, from those of the selections of it: what their own backward does."""
+    values: dict[str, Tensor] = {}
+    selected: list[tuple[Use, Tensor]] = []
+    for use, diagonal in uses:
+        own = get_gradient_edge(tensors[use.name])
+        if (use.operand.node, use.operand.output_nr) == (own.node, own.output_nr):
+            values[use.name] = diagonal.view(tensors[use.name].shape)
+        else:
+            selected.append((use, diagonal))
+    names = list(dict.fromkeys(use.name for use, _ in selected))
+    if names:
+        found = torch.autograd.grad(
+            [use.operand for use, _ in selected],
+            [get_gradient_edge(tensors[name]) for name in names],
+            [diagonal for _, diagonal in selected],
+            retain_graph=True,
+        )
+        values.update(zip(names, found, strict=True))
+    return values

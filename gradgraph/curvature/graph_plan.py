@@ -1,0 +1,114 @@
+"""Which way to take at each site: what each would cost, and which rows are found to be samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from gradgraph.curvature.apart import labels_of
+from gradgraph.curvature.apart_rules import shape_of
+from gradgraph.curvature.chains import Chain, chain_behind
+from gradgraph.curvature.features import count_of
+from gradgraph.curvature.groups import Groups, grouped, probed
+from gradgraph.curvature.sites import Place, Site, find_sites
+from gradgraph.curvature.work import Way, Work
+from gradgraph.teardown import lay_fuses
+from gradgraph.walk import Walk
+
+__all__ = ["GraphPlan"]
+
+#: The Hessian at an edge times vectors `[k, *shape]`; None where it is zero.
+Product = Callable[[Place, GradientEdge, Tensor], "Tensor | None"]
+
+_OVERHEAD = 2_000  # what starting one tangent costs, in entries
+
+
+class GraphPlan:
+    """The sites of some parameters in the graph of a loss, and what is known of them from its structure alone.
+
+    Attributes:
+        sites: where they enter.
+        refused: why a parameter has no site, in words.
+    """
+
+    def __init__(self, loss: Tensor, tensors: Mapping[str, Tensor]) -> None:
+        self._walk = Walk()
+        self._walk.follow([get_gradient_edge(loss)])
+        lay_fuses(self._walk)
+        found = find_sites(self._walk, tensors)
+        self.sites = found.sites
+        self.refused = found.refused
+        self._consumers = found.consumers
+
+    def chains(self) -> dict[Site, dict[Way, Chain]]:
+        """What may follow each site, by the way that is taken there."""
+        return {
+            site: {
+                "rows": chain_behind(self._walk, self._consumers, site, by_row=True),
+                "pairs": Chain(site, ()),
+                "entries": chain_behind(self._walk, self._consumers, site, by_row=False),
+            }
+            for site in self.sites
+        }
+
+    def works(
+        self, chains: Mapping[Site, Mapping[Way, Chain]], gradients: Mapping[Place, Tensor | None], product: Product
+    ) -> list[Work]:
+        """The cheapest way at each site whose gradient depends on anything."""
+        labels = labels_of(self._walk, [site.place for site in self.sites])
+        works = []
+        for site, ways in chains.items():
+            gradient = gradients[site.place]
+            if gradient is None or not gradient.requires_grad:
+                continue
+            sizes = {way: self._behind(chain.last) for way, chain in ways.items()}
+
+            def cheapest(groups: Groups, site: Site = site, sizes: Mapping[Way, int] = sizes) -> tuple[float, Way]:
+                return min((cost, way) for way, cost in _costs(site, groups, sizes).items())
+
+            def multiplied(vectors: Tensor, site: Site = site) -> Tensor | None:
+                return product(site.place, site.edge, vectors)
+
+            groups = grouped(site, labels.get(site.place))
+            least, _ = cheapest(groups)
+            groups = probed(
+                site,
+                groups,
+                multiplied,
+                lambda found, bits: cheapest(found)[0] + 2 * bits * sizes["pairs"] < least,  # noqa: B023 - called now
+            )
+            _, way = cheapest(groups)
+            chain = ways[way]
+            works.append(Work(site, groups, chain if chain.prepare(gradients) else Chain(site, ()), way))
+        return works
+
+    def _behind(self, place: Place) -> int:
+        """Entries of all that the loss makes of the output at `place`."""
+        walk = self._walk
+        seen: set[int] = set()
+        stack = [place]
+        total = 0
+        while stack:
+            for key, _ in self._consumers.get(stack.pop(), ()):
+                if key not in seen:
+                    seen.add(key)
+                    outputs = range(len(walk.nodes[key]._input_metadata))
+                    total += sum(math.prod(shape_of(walk.nodes[key], nr) or ()) for nr in outputs)
+                    stack += [(key, nr) for nr in outputs]
+        return total
+
+
+def _costs(site: Site, groups: Groups, sizes: Mapping[Way, int]) -> dict[Way, float]:
+    """Entries that are computed on each way: per tangent those behind the cut twice, and those before it once."""
+    units = site.sizes[1]
+    whole = {way: 2 * size + _OVERHEAD for way, size in sizes.items()}
+    if groups.each == 1:
+        return {"rows": units * whole["rows"]}
+    found: dict[Way, float] = {"pairs": units * groups.each * whole["pairs"]}
+    if site.kind != "embedding":
+        carried = (sizes["pairs"] - sizes["entries"]) / units
+        found["entries"] = units * (count_of(site) + (site.bias is not None)) * (whole["entries"] + carried)
+    return found

@@ -1,0 +1,274 @@
+"""Where parameters enter the graph linearly: `z[l, o, p] = sum_f w[o, f] x[f, l, o, p] + ...`.
+
+A linear layer, a convolution, the scale and shift of a norm, an embedding: at such a site all that the loss knows of
+the parameter is in z, and x does not depend on the parameter. So
+
+    d²loss / dw[o, f]² = sum over (l, p), (m, q) of x[f, l, o, p] x[f, m, o, q] H_z[(l, o, p), (m, o, q)],
+
+and only the Hessian of z is needed, which is that of the graph's suffix behind the site. z is row-major `[L, O, P]`:
+`[rows, units, 1]` of a linear layer, `[samples, channels, positions]` of a convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from gradgraph.curvature.apart_rules import PARTS, VIEWS, Shape, operation, shape_of
+from gradgraph.saved import saved_values
+from gradgraph.walk import Walk
+
+__all__ = ["Consumers", "Place", "Site", "Sites", "Use", "find_sites"]
+
+#: Key of a node and number of one of its outputs.
+Place = tuple[int, int]
+
+#: The edges that lead to each output, as (key of the consumer, slot).
+Consumers = Mapping[Place, Sequence[tuple[int, int]]]
+
+#: Operations that give entries of their input, each at most once.
+_SELECTIONS = VIEWS - {"ToCopy"} | PARTS | {"T", "Transpose", "Permute", "Select", "Slice"}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place where a parameter, or a selection of its entries, enters.
+
+    Attributes:
+        name: the parameter.
+        operand: the edge of what enters: the parameter's own, or that of the last selection.
+        shape: of the operand.
+    """
+
+    name: str
+    operand: GradientEdge
+    shape: Shape
+
+
+@dataclass(eq=False)
+class Site:
+    """A node that parameters enter linearly.
+
+    Attributes:
+        place: of z.
+        node: its node.
+        kind: "matrix" (`x @ w`), "matrix of rows" (`w @ x`), "convolution", "norm", "product 0" and "product 1" (by the
+            slot of the parameter), "sum", "embedding".
+        shape: of z.
+        sizes: L, O and P.
+        weight: what is multiplied with x.
+        bias: what is added.
+        saved: what the node saved, by name.
+    """
+
+    place: Place
+    node: Node
+    kind: str
+    shape: Shape
+    sizes: tuple[int, int, int]
+    weight: Use | None = None
+    bias: Use | None = None
+    saved: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def edge(self) -> GradientEdge:
+        """Where the gradient of z arrives."""
+        return GradientEdge(self.node, 0)
+
+    @property
+    def uses(self) -> list[Use]:
+        """What enters here."""
+        return [use for use in (self.weight, self.bias) if use is not None]
+
+
+@dataclass
+class Sites:
+    """What `find_sites` found.
+
+    Attributes:
+        sites: in no order.
+        refused: why a parameter has none, in words.
+        consumers: of every output.
+    """
+
+    sites: list[Site]
+    refused: dict[str, str]
+    consumers: Consumers
+
+
+def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
+    """The sites of those of `tensors` whose every use is one. `walk` starts at the loss alone."""
+    consumers: dict[Place, list[tuple[int, int]]] = {}
+    for u, v, slot, output_nr in zip(walk.source, walk.target, walk.slot, walk.output_nr, strict=True):
+        consumers.setdefault((v, output_nr), []).append((u, slot))
+    found = Sites([], {}, consumers)
+    for name, tensor in tensors.items():
+        edge = get_gradient_edge(tensor)
+        if not tensor.requires_grad or edge.node not in walk.key_of:
+            continue
+        uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))
+        if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
+            found.refused[name] = f"it is used at {len(uses)} places"
+            continue
+        known = [_recognised(walk, name, place, key, slot) for place, key, slot in uses]
+        strange = [walk.nodes[key].name() for (_, key, _), one in zip(uses, known, strict=True) if one is None]
+        if strange:
+            found.refused[name] = f"it enters through {strange[0]}"
+            continue
+        for one in known:
+            if one is not None:
+                _add(found.sites, *one)
+    return found
+
+
+def _uses(walk: Walk, consumers: Consumers, place: Place) -> list[tuple[Place, int, int]]:
+    """Every operation that takes the output at `place` or a selection of it: what it takes, its key, the slot."""
+    found: list[tuple[Place, int, int]] = []
+    stack = [place]
+    while stack:
+        place = stack.pop()
+        for key, slot in consumers.get(place, ()):
+            node: Any = walk.nodes[key]
+            if operation(node) in _SELECTIONS:
+                stack += [(key, nr) for nr in range(len(node._input_metadata))]
+            else:
+                found.append((place, key, slot))
+    return found
+
+
+def _disjoint(walk: Walk, tensor: Tensor, places: Sequence[Place]) -> bool:
+    """Whether no entry of `tensor` is in two of its selections at `places`."""
+    if len(set(places)) < len(places):
+        return False
+    edges = [GradientEdge(walk.nodes[key], nr) for key, nr in places]
+    metadata = [edge.node._input_metadata[edge.output_nr] for edge in edges]
+    ones = [torch.ones(one.shape, dtype=one.dtype, device=one.device) for one in metadata]
+    (count,) = torch.autograd.grad(edges, [tensor], ones, retain_graph=True)
+    return bool((count <= 1).all())
+
+
+def _add(sites: list[Site], site: Site, role: str, use: Use) -> None:
+    """Put the use down at its site, which a weight and a bias may share."""
+    for other in sites:
+        same = other.place == site.place and other.kind == site.kind and other.sizes == site.sizes
+        if same and getattr(other, role) is None:
+            site = other
+            break
+    else:
+        sites.append(site)
+    setattr(site, role, use)
+
+
+def _recognised(walk: Walk, name: str, place: Place, key: int, slot: int) -> tuple[Site, str, Use] | None:
+    """The site at node `key`, and whether what enters by `slot` is its weight or its bias."""
+    node = walk.nodes[key]
+    rule = _KINDS.get(operation(node))
+    shape, operand = shape_of(node, 0), shape_of(walk.nodes[place[0]], place[1])
+    if rule is None or shape is None or operand is None or 0 in shape or 0 in operand:
+        return None
+    saved = {one.name: one.data for one in saved_values(node) if one.data is not None and one.state == "live"}
+    known = rule(node, slot, shape, operand, saved)
+    if known is None:
+        return None
+    kind, role, sizes = known
+    site = Site((key, 0), node, kind, shape, sizes, saved=saved)
+    return site, role, Use(name, GradientEdge(walk.nodes[place[0]], place[1]), operand)
+
+
+#: Kind, role, and the sizes of z.
+_Known = tuple[str, str, tuple[int, int, int]] | None
+_Saved = Mapping[str, Tensor]
+
+
+def _addmm(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:
+    if node._saved_alpha != 1 or node._saved_beta != 1:
+        return None
+    rows, units = shape
+    if slot == 0:
+        return ("matrix", "bias", (rows, units, 1)) if operand in ((units,), (1, units)) else None
+    return _product_of_matrices("mat1", "mat2", slot - 1, shape, saved)
+
+
+def _mm(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:  # noqa: ARG001
+    return _product_of_matrices("self", "mat2", slot, shape, saved)
+
+
+def _product_of_matrices(left: str, right: str, slot: int, shape: Shape, saved: _Saved) -> _Known:
+    rows, columns = shape
+    if slot == 1:
+        return ("matrix", "weight", (rows, columns, 1)) if left in saved else None
+    return ("matrix of rows", "weight", (1, rows, columns)) if right in saved else None
+
+
+def _convolution(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:  # noqa: ARG001
+    sizes = shape[0], shape[1], math.prod(shape[2:])
+    if slot == 2:
+        return "convolution", "bias", sizes
+    return ("convolution", "weight", sizes) if slot == 1 and "input" in saved else None
+
+
+def _layer_norm(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:
+    units = math.prod(operand)
+    return _norm(slot, (math.prod(shape) // units, units, 1), saved) if list(node._saved_normalized_shape) else None
+
+
+def _channel_norm(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:  # noqa: ARG001
+    return _norm(slot, (shape[0], shape[1], math.prod(shape[2:])), saved)
+
+
+def _norm(slot: int, sizes: tuple[int, int, int], saved: _Saved) -> _Known:
+    if slot == 2:
+        return "norm", "bias", sizes
+    return ("norm", "weight", sizes) if slot == 1 and "input" in saved else None
+
+
+def _sum(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:  # noqa: ARG001
+    if getattr(node, "_saved_alpha", 1) != 1:
+        return None
+    sizes = _along_one_axis(shape, operand)
+    return None if sizes is None else ("sum", "bias", sizes)
+
+
+def _product(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:  # noqa: ARG001
+    sizes = _along_one_axis(shape, operand)
+    if sizes is None or ("other", "self")[slot] not in saved:
+        return None
+    return f"product {slot}", "weight", sizes
+
+
+def _along_one_axis(shape: Shape, operand: Shape) -> tuple[int, int, int] | None:
+    """L, O and P, where `operand` is broadcast to `shape` along all axes but one; None where it is not."""
+    missing = len(shape) - len(operand)
+    long = [axis + missing for axis, size in enumerate(operand) if size != 1]
+    if len(long) > 1 or missing < 0 or math.prod(operand) == math.prod(shape):
+        return None
+    if not long:
+        return 1, 1, math.prod(shape)
+    axis = long[0]
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def _embedding(node: Any, slot: int, shape: Shape, operand: Shape, saved: _Saved) -> _Known:  # noqa: ARG001
+    if node._saved_scale_grad_by_freq or "indices" not in saved:
+        return None
+    return "embedding", "weight", (math.prod(shape[:-1]), shape[-1], 1)
+
+
+_KINDS: Mapping[str, Callable[[Any, int, Shape, Shape, _Saved], _Known]] = {
+    "Addmm": _addmm,
+    "Mm": _mm,
+    "Convolution": _convolution,
+    "NativeLayerNorm": _layer_norm,
+    "NativeGroupNorm": _channel_norm,
+    "NativeBatchNorm": _channel_norm,
+    "CudnnBatchNorm": _channel_norm,
+    "Add": _sum,
+    "Mul": _product,
+    "Embedding": _embedding,
+}
