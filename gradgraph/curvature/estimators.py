@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -84,8 +85,10 @@ def estimate(
 
     Returns:
         Values, standard errors and reports by name. Entries whose products are not finite are NaN or infinite, and so
-        are their errors. Passes in the reports are those of this rank, for all parameters together.
+        are their errors. Passes in the reports are those of this rank, for all parameters together; seconds are
+        divided.
     """
+    began = time.perf_counter()
     share = share or Share.of(False)
     most = planned(method, probes, tolerance)
     products = ManyProducts(order, names, chunk_size=chunk_size, memory=memory)
@@ -101,6 +104,7 @@ def estimate(
     plan = products.plan
     reason = f"{found.reason}; {plan.reason}" if share.is_single else f"{found.reason}, over {share.size} ranks"
     values, stderr = products.split(found.values), products.split(found.stderr)
+    seconds = (time.perf_counter() - began) / len(values)
     report = {
         name: ParameterReport(
             method=method,
@@ -109,6 +113,7 @@ def estimate(
             chunk=plan.chunk,
             reason=reason if curved else "its gradient does not depend on it",
             reached="curved" if curved else "linear",
+            seconds=seconds,
         )
         for name, curved in products.curved.items()
     }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.first_order import FirstOrder
-from gradgraph.curvature.rows import Plan, rows_of
+from gradgraph.curvature.rows import Plan, products_of
 
 __all__ = ["ManyProducts"]
 
@@ -30,28 +30,24 @@ class ManyProducts:
     ) -> None:
         self._order = order
         self._tensors = [order.tensors[name] for name in names]
-        self._gradients = [order.gradients[name].reshape(-1) for name in names]
-        self._sizes = [one.numel() for one in self._gradients]
+        gradients = [order.gradients[name].reshape(-1) for name in names]
+        self._sizes = [one.numel() for one in gradients]
         self.size = sum(self._sizes)
-        self.device = self._gradients[0].device
+        self.device = gradients[0].device
         with torch.enable_grad():
-            whole = torch.cat([one.to(self.device) for one in self._gradients])
-        self.dtype = torch.promote_types(whole.dtype, torch.float32)
-        self.plan = Plan(*chunk_for(whole, chunk_size, memory))
+            self._gradient = torch.cat([one.to(self.device) for one in gradients])
+        self.dtype = torch.promote_types(self._gradient.dtype, torch.float32)
+        self.plan = Plan(*chunk_for(self._gradient, chunk_size, memory))
         self.curved = dict.fromkeys(names, False)
 
     def of(self, vectors: Tensor) -> Tensor:
         """The products with the rows of `vectors`, `[k, size]`, as rows."""
-        with torch.enable_grad():
-            # Row k of d(V g)/dp is the Hessian times vector k: products come by the ways that rows do.
-            along = [
-                torch.mv(part.to(gradient.device, gradient.dtype), gradient).to(self.device, self.dtype)
-                for part, gradient in zip(torch.split(vectors, self._sizes, 1), self._gradients, strict=True)
-            ]
-            slopes = torch.stack(along).sum(0)
         products = torch.zeros(len(vectors), self.size, dtype=self.dtype, device=self.device)
         columns = torch.split(products, self._sizes, 1)
-        for start, rows in rows_of(slopes, self._tensors, self.plan, self._order.reset):
+        chunks = products_of(
+            self._gradient, self._tensors, vectors.to(self._gradient.dtype), self.plan, self._order.reset
+        )
+        for start, rows in chunks:
             for name, column, row in zip(self.curved, columns, rows, strict=True):
                 if row is not None:
                     self.curved[name] = True

@@ -112,6 +112,18 @@ class Share:
         """Rank 0's number, on all ranks: for decisions that all must take alike."""
         return number if self.is_single else float(self._exchange("decide", None, number)[0])
 
+    def agree(self, decision: object) -> None:
+        """Refuse ranks that decided otherwise than others, on how to share the work. To be called by all.
+
+        Args:
+            decision: anything that pickles and compares.
+
+        Raises:
+            GradGraphError: what two ranks decided.
+        """
+        if not self.is_single:
+            self._exchange("agree", decision)
+
     def check(self, loss: Tensor, order: FirstOrder) -> None:
         """Refuse ranks whose losses, gradients or parameters are not the same. To be called by all, first of all.
 

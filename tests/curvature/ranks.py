@@ -14,12 +14,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+import gradgraph
 from gradgraph.curvature.estimators import Estimator, estimate
 from gradgraph.curvature.first_order import FirstOrder, first_order
 from gradgraph.curvature.rows import one_hots
 from gradgraph.curvature.sharding import Share
 
 SIZE = 2
+
+#: Calls of `hessian_diagonal`; those with one row a pass come first.
+PUBLIC: list[tuple[str, dict[str, Any]]] = [
+    ("accumulate", {}),
+    ("batched", {"chunk_size": 1}),
+    ("batched", {}),
+    ("graph", {}),
+    ("auto", {}),
+    ("hutchinson", {"probes": 30}),
+    ("xdiag", {"probes": 30, "tolerance": 0.01}),
+]
 
 
 def loss_and_params(scale: float = 1.0, shift: float = 0.0, width: int = 7) -> tuple[Tensor, dict[str, Tensor]]:
@@ -65,6 +77,13 @@ def _entry(order: FirstOrder, name: str, entry: int) -> Tensor:
     gradient, tensor = order.gradients[name], order.tensors[name]
     (row,) = torch.autograd.grad(gradient, tensor, one_hots(gradient, entry, 1)[0], retain_graph=True)
     return row.reshape(-1)[entry]
+
+
+def public(method: Any, shard: bool, **options: Any) -> list[list[float]]:
+    """Values and standard errors by the public function."""
+    loss, params = loss_and_params()
+    found = gradgraph.hessian_diagonal(loss, params, method=method, shard=shard, **options)
+    return [_listed(found), _listed(found.stderr)]
 
 
 def _listed(parts: dict[str, Tensor]) -> list[float]:
@@ -134,6 +153,14 @@ def _other_calls(rank: int) -> Callable[[Share], object]:
     return action
 
 
+def _disagree(rank: int) -> Callable[[Share], object]:
+    def action(share: Share) -> None:
+        share.agree(["w"])
+        share.agree({"w": rank})
+
+    return action
+
+
 def _checked(loss: Tensor, params: dict[str, Tensor]) -> Callable[[Share], object]:
     def action(share: Share) -> None:
         with first_order("test", loss, params) as order:
@@ -164,10 +191,12 @@ def run(rank: int) -> dict[str, Any]:
         "fails after": _fails(rank, _boom(rank, False)),
         "both fail": _fails(rank, _both_fail(rank)),
         "other calls": _fails(rank, _other_calls(rank)),
+        "disagree": _fails(rank, _disagree(rank)),
         "same": _fails(rank, _checked(*loss_and_params())),
         "other batch": _fails(rank, _checked(*loss_and_params(scale=1 + 1e-9 * rank))),
         "other parameters": _fails(rank, _checked(*loss_and_params(shift=1e-15 * rank))),
         "other model": _fails(rank, _checked(*loss_and_params(width=7 + rank))),
+        "public": [public(method, True, **options) for method, options in PUBLIC],
         "other names": _fails(rank, _checked(*_renamed(rank))),
     }
 

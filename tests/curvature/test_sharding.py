@@ -82,6 +82,17 @@ def test_estimates_are_equal_to_rounding(
     assert first["stderr"] == pytest.approx(alone["stderr"], rel=1e-8, abs=1e-9 * scale)
 
 
+@pytest.mark.parametrize("number", range(len(ranks.PUBLIC)))
+def test_hessian_diagonal(both: list[dict[str, Any]], number: int) -> None:
+    method, options = ranks.PUBLIC[number]
+    assert both[0]["public"][number] == both[1]["public"][number]
+    alone = ranks.public(method, False, **options)
+    for found, expected in zip(both[0]["public"][number], alone, strict=True):
+        if number < 2:
+            assert found == expected
+        assert found == pytest.approx(expected, rel=1e-10, abs=1e-11)
+
+
 def test_the_first_ranks_generator_decides(both: list[dict[str, Any]]) -> None:
     assert both[0]["seeds"] == both[1]["seeds"] == both[0]["hutchinson"]
 
@@ -113,6 +124,13 @@ def test_other_calls_are_no_sums(both: list[dict[str, Any]]) -> None:
     for one in both:
         assert one["other calls"].startswith("GradGraphError: ranks do different things: rank 0 is at ('sum', [([3]")
         assert one["other calls"].endswith("All ranks must make the same calls with the same arguments.")
+
+
+def test_decisions_must_agree(both: list[dict[str, Any]]) -> None:
+    for one in both:
+        assert one["disagree"].startswith(
+            "GradGraphError: ranks do different things: rank 0 is at ('agree', {'w': 0}), rank 1 at ('agree', {'w': 1})"
+        )
 
 
 @pytest.mark.parametrize(
