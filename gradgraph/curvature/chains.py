@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,8 @@ class Block:
         first: the first of the units.
         rows: how many rows of the site are samples of their own; 1 where samples are not told apart.
         sums: what the operation at each place contributes: `[O, r, rows]`.
+        fan: `[O, K]`, where the tangents are products: `value[o, r, l] * fan[o, k] * scale[l, k]` at `[l, k]`.
+        scale: `[L, K]`, or None for ones.
     """
 
     value: Tensor
@@ -51,6 +53,8 @@ class Block:
     first: int
     rows: int
     sums: dict[Place, Tensor] = field(default_factory=dict)
+    fan: Tensor | None = None
+    scale: Tensor | None = None
 
     def add(self, place: Place, products: Tensor) -> None:
         """Note what the operation at `place` contributes: by entry, of `value`'s shape."""
@@ -59,6 +63,13 @@ class Block:
     def moved(self, value: Tensor, shape: Shape, units: int) -> Block:
         """The block one operation further."""
         return Block(value, shape, units, self.first, self.rows, self.sums)
+
+    def multiplied(self) -> Block:
+        """The same tangents, not as products."""
+        if self.fan is None:
+            return self
+        value = self.value * self.fan[:, None, None]
+        return self.moved((value if self.scale is None else value.mul_(self.scale)).flatten(2), self.shape, 0)
 
     def spread(self) -> Tensor:
         """The tangents as `[O * r, *shape]`."""
@@ -169,6 +180,9 @@ class Chain:
         for step in self.steps:
             if step.kind == "entries":
                 slope, bend = self._slopes[step.place]
+                if block.fan is not None:
+                    block = _fanned(step, block, slope, bend)
+                    continue
                 if block.units:
                     slope = block.by_unit(slope)
                     bend = None if bend is None else block.by_unit(bend)
@@ -177,7 +191,7 @@ class Chain:
                 block = block.moved(block.value * slope, step.shape, block.units)
             else:
                 block = _LINEAR[step.kind](step, block)
-        return block
+        return block.multiplied()
 
 
 def chain_behind(walk: Walk, consumers: Consumers, site: Site, *, by_row: bool) -> Chain:
@@ -263,7 +277,23 @@ def _transposed(step: Step, adjoint: Tensor, shape: Sequence[int]) -> Tensor:
     return result
 
 
+def _fanned(step: Step, block: Block, slope: Tensor, bend: Tensor | None) -> Block:
+    """An operation by entry on tangents that are products: they stay so, and no product is formed."""
+    assert block.fan is not None
+    lead = block.value.shape[2]
+    slope = slope.reshape(lead, -1)
+    if bend is not None:
+        bend = bend.reshape(lead, -1)
+        if block.scale is not None:
+            bend = bend * block.scale.square()
+        block.add(step.place, block.value.square() * (block.fan.square() @ bend.t())[:, None, :, None])
+    scale = slope if block.scale is None else block.scale * slope
+    return replace(block, shape=step.shape, scale=scale)
+
+
 def _view(step: Step, block: Block) -> Block:
+    if block.fan is not None:
+        return replace(block, shape=step.shape)
     value = block.value if block.units else block.value.reshape(*block.value.shape[:2], *step.shape)
     return block.moved(value, step.shape, block.units)
 
@@ -271,20 +301,25 @@ def _view(step: Step, block: Block) -> Block:
 def _matrix(step: Step, block: Block) -> Block:
     assert step.weight is not None
     weight = step.weight
-    count, each = block.value.shape[:2]
-    if block.units and block.shape[0] == block.value.shape[2]:
+    count, each, lead = block.value.shape[:3]
+    if block.fan is not None and block.shape[0] == lead and weight.shape[1] < count:
+        # [O, K] times [K, L * M], which is smaller than the products themselves.
+        scaled = weight if block.scale is None else block.scale.unsqueeze(2) * weight
+        spread = torch.tensordot(block.fan, scaled.movedim(-2, 0), 1)  # [O, L, M], or [O, M]
+        value = block.value * (spread if block.scale is not None else spread.unsqueeze(1)).unsqueeze(1)
+    elif block.units and block.shape[0] == lead:
         mine = weight.view(block.units, -1, weight.shape[1])[block.first : block.first + count]
-        if mine.shape[1] == 1:  # [O, r, L, 1] times [O, 1, 1, K]
-            value = block.value * mine.unsqueeze(1)
-        else:
-            value = torch.bmm(block.value.reshape(count, -1, mine.shape[1]), mine)
+        if mine.shape[1] == 1:
+            return replace(block, shape=step.shape, units=0, fan=mine[:, 0])
+        value = torch.bmm(block.value.reshape(count, -1, mine.shape[1]), mine)
     else:
-        value = block.spread() @ weight
+        value = block.multiplied().spread() @ weight
     return block.moved(value.reshape(count, each, *step.shape), step.shape, 0)
 
 
 def _convolution(step: Step, block: Block) -> Block:
     assert step.weight is not None
+    block = block.multiplied()
     node: Any = step.node
     weight, (*how, groups) = step.weight, _convolved(node)
     count, each = block.value.shape[:2]

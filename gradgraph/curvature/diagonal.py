@@ -152,14 +152,16 @@ def _exact(
     read: list[str] = []
     total = 0
     if structure is not None:
-        structure.plan(order.reset)
+        with torch.no_grad():
+            structure.plan(order.reset)
         read, total = structure.names, structure.tangents
     total += sum(order.tensors[name].numel() for name in names if name not in read)
     found: dict[str, tuple[Tensor, ParameterReport]] = {}
     with Progress(total // share.size, "hessian diagonal", progress) as bar:
         if structure is not None:
-            structure.run(share, bar.advance)
-            found.update(structure.results())
+            with torch.no_grad():
+                structure.run(share, bar.advance)
+                found.update(structure.results())
         one: Callable[[str], tuple[Tensor, ParameterReport]]
         if method == "accumulate":
             one = partial(accumulated, order=order, share=share, advance=bar.advance)

@@ -83,11 +83,12 @@ class GraphMethod:
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
         received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
         self._gradients = dict(zip(edges, received, strict=False))
-        found = {
-            name: gradient.to_dense()
-            for name, gradient in zip(others, received[len(edges) :], strict=True)
-            if gradient is not None
-        }
+        with torch.enable_grad():
+            found = {
+                name: gradient.to_dense()
+                for name, gradient in zip(others, received[len(edges) :], strict=True)
+                if gradient is not None
+            }
         for site in self._plan.sites:
             gradient = self._gradients[site.place]
             for use in site.uses:
@@ -112,7 +113,8 @@ class GraphMethod:
         if any(use.name == name for site in self._plan.sites for use in site.uses):
             (found,) = self._differentiated([get_gradient_edge(self._tensors[name])])
             assert found is not None
-            order.gradients[name] = found.to_dense()
+            with torch.enable_grad():
+                order.gradients[name] = found.to_dense()
             order.reached[name] = "curved" if found.requires_grad else "linear"
         return order.gradients[name].requires_grad
 

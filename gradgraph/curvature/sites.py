@@ -109,8 +109,10 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
         consumers.setdefault((v, output_nr), []).append((u, slot))
     found = Sites([], {}, consumers)
     for name, tensor in tensors.items():
+        if not tensor.requires_grad:
+            continue
         edge = get_gradient_edge(tensor)
-        if not tensor.requires_grad or edge.node not in walk.key_of:
+        if edge.node not in walk.key_of:
             continue
         uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))
         if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
