@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -122,7 +123,7 @@ class Work:
         by_row[self.table.reshape(-1)] = half.repeat_interleave(self.groups.each)
         if block.units:
             return by_row.view(lead, 1, trail).expand(lead, units, trail).reshape(block.shape)
-        return by_row.view(lead, *[1] * (len(block.shape) - 1))
+        return by_row.view(lead, 1).expand(lead, math.prod(block.shape) // lead).reshape(block.shape)
 
     def read(self, piece: Piece, block: Block, product: Tensor | None) -> None:
         """Take in what the Hessian at the cut makes of the tangents there, `[piece.size, *shape]`; None for zero."""
