@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +34,18 @@ class HessianTable:
 
     def to_text(self, width: int = 100) -> str:
         """A table for a terminal of `width` columns: range, mean, share of negative entries, method, and why."""
-        cells = [_cells(row) for row in self.rows]
+        reasons = list(dict.fromkeys(filter(None, map(_reason, self.rows))))
+        cells = [_cells(row, reasons) for row in self.rows]
         # A saved graph tells no passes, an exact diagonal has no errors, and most have no NaN.
         columns = [name for name in _COLUMNS if any(row[name] for row in cells)]
         rows = [columns, *([row[name] for name in columns] for row in cells)]
         right = [place for place, name in enumerate(columns) if name not in _WORDS]
-        text = "\n".join(table(rows, right=right, width=width))
-        return text if self.curvature is None else f"{text}\n\n{self.curvature.to_text(width)}"
+        parts = ["\n".join(table(rows, right=right, width=width))]
+        if reasons:
+            parts.append("\n".join(_noted(number, reason, width) for number, reason in enumerate(reasons, 1)))
+        if self.curvature is not None:
+            parts.append(self.curvature.to_text(width))
+        return "\n\n".join(parts)
 
 
 def hessian_table(
@@ -68,7 +74,19 @@ def hessian_table(
     return HessianTable(tuple(rows), curvature)
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, str]:
+def _reason(row: Mapping[str, Any]) -> str:
+    """Why a leaf's part was computed as it was, in words."""
+    return str(row.get("reason") or "") if row["reached"] else "the loss does not reach it"
+
+
+def _noted(number: int, reason: str, width: int) -> str:
+    """A reason below the table, where there is room for it: rows have its number."""
+    mark = f"[{number}] "
+    return textwrap.fill(reason, width, initial_indent=mark, subsequent_indent=" " * len(mark))
+
+
+def _cells(row: Mapping[str, Any], reasons: Sequence[str]) -> dict[str, str]:
+    reason = _reason(row)
     share, nan, error, passes = (row.get(name) for name in ("negative_share", "nan", "stderr", "passes"))
     return {
         "leaf": row["name"],
@@ -79,5 +97,5 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
         "stderr": "" if error is None else format_number(error),
         "method": str(row.get("method", "")),
         "passes": "" if passes is None else f"{passes:,}",
-        "why": str(row.get("reason") or "") if row["reached"] else "the loss does not reach it",
+        "why": f"[{reasons.index(reason) + 1}]" if reason else "",
     }

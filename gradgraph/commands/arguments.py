@@ -6,7 +6,7 @@ import atexit
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,9 +17,9 @@ from gradgraph.errors import GradGraphError
 
 __all__ = [
     "Command",
-    "curvature_option",
     "force_option",
     "json_option",
+    "known_suffix",
     "not_zero",
     "own_stdout",
     "pass_option",
@@ -105,15 +105,6 @@ def pass_option(function: _Function) -> _Function:
     )(function)
 
 
-def curvature_option(function: _Function) -> _Function:
-    """Which curvature to split by operations."""
-    return click.option(
-        "--curvature",
-        type=click.Choice(["gradient", "trace"]),
-        help="What each operation adds to the curvature along the gradient, or to the trace of the Hessian.",
-    )(function)
-
-
 def report_command(name: str, *, short_help: str, examples: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make the function the command `name TARGET [--pass N] [--json]`, which prints a report and may take more options.
 
@@ -155,6 +146,19 @@ def refuse_without(package: str, option: str, extra: str) -> None:
 def suffix_of(path: str) -> str:
     """The suffix of `path` in lower case, without its dot."""
     return os.path.splitext(path)[1].removeprefix(".").lower()
+
+
+def known_suffix(path: str, known: Collection[str], remedy: str, *, name: str | None = None) -> str:
+    """The suffix of `path`, called `name` in the error.
+
+    Raises:
+        click.UsageError: it is none of `known`; the text ends with `remedy`.
+    """
+    suffix = suffix_of(path)
+    if suffix not in known:
+        found = f"the suffix .{suffix}" if suffix else "no suffix"
+        raise click.UsageError(f"{name or path} has {found}{remedy}")
+    return suffix
 
 
 def refuse_unwritable(path: str, *, force: bool, option: str = "-o") -> None:

@@ -10,12 +10,12 @@ import click
 
 from gradgraph.commands.arguments import (
     force_option,
+    known_suffix,
     own_stdout,
     print_report,
     refuse_unwritable,
     refuse_without,
     report_command,
-    suffix_of,
     warnings_in_one_line,
     working,
 )
@@ -47,6 +47,7 @@ _WRITERS = {
   gradgraph hessian train.py                     of the loss of its last backward pass
   gradgraph hessian train.py:loss --json
   gradgraph hessian train.py --method accumulate
+  gradgraph hessian train.py --method hutchinson --probes 200
   gradgraph hessian train.py --top 5 --plot bends.png --save diag.safetensors
   gradgraph hessian train.py -- --epochs 3""",
 )
@@ -215,10 +216,8 @@ def _check_file(option: str, path: str, *, force: bool) -> None:
         GradGraphError: the package that writes it is not installed.
     """
     package, extra, *known = _WRITERS[option]
-    suffix = suffix_of(path)
-    if suffix not in known:
-        found = f"the suffix .{suffix}" if suffix else "no suffix"
-        raise click.UsageError(f"{option} {path} has {found}; expected {' or '.join(f'.{one}' for one in known)}.")
+    remedy = f"; expected {' or '.join(f'.{one}' for one in known)}."
+    known_suffix(path, known, remedy, name=f"{option} {path}")
     refuse_unwritable(path, force=force, option=option)
     refuse_without(package, option, extra)
 

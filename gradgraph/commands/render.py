@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradgraph.commands.annotations import annotated, annotation_options
 from gradgraph.commands.arguments import (
     Command,
-    curvature_option,
     force_option,
+    known_suffix,
     own_stdout,
     pass_option,
     refuse_unwritable,
-    suffix_of,
     target_argument,
     warnings_in_one_line,
-    working,
 )
 from gradgraph.commands.view_options import render_options, view_options
 
@@ -48,9 +47,7 @@ Examples:
 @click.option(
     "-o", "--output", metavar="OUT", type=click.Path(), help="File to write; `-` for stdout. [default: ./TARGET.png]"
 )
-@click.option("-g", "--gradients", is_flag=True, help="Show the gradient at every node.")
-@click.option("-H", "--hessian", is_flag=True, help="Show the Hessian's diagonal at every leaf.")
-@curvature_option
+@annotation_options
 @click.option("-s", "--saved", is_flag=True, help="Show the tensors that nodes saved, with their bytes.")
 @view_options
 @click.option("-F", "--format", "format_", type=click.Choice(_FORMATS), help="Instead of what OUT's suffix says.")
@@ -117,16 +114,13 @@ def command(
     }
     picture = b""
     with own_stdout():
-        from gradgraph.annotated import annotated_graph
-
-        graph = annotated_graph(
+        graph = annotated(
+            ctx,
             parsed,
-            ctx.meta.get("script", ()),
+            number,
             gradients=gradients or view["color"] == "gradient",
             hessian=hessian or view["color"] == "hessian_diagonal",
             curvature=curvature or ("any" if view["color"] == "curvature" else None),
-            number=number,
-            working=working,
         )
         graph.release()
         with warnings_in_one_line():
@@ -148,13 +142,7 @@ def _format(output: str, given: str | None) -> str:
     formats = ", ".join(_FORMATS)
     if output == "-":
         raise click.UsageError(f"-o - needs --format, one of {formats}; for example -o - --format svg.")
-    suffix = suffix_of(output)
-    if suffix not in _FORMATS:
-        found = f"the suffix .{suffix}" if suffix else "no suffix"
-        raise click.UsageError(
-            f"{output} has {found}, which names no picture format; expected one of {formats}, or --format."
-        )
-    return suffix
+    return known_suffix(output, _FORMATS, f", which names no picture format; expected one of {formats}, or --format.")
 
 
 def _drawn(graph: Any, options: dict[str, Any]) -> bytes:

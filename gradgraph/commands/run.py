@@ -11,6 +11,7 @@ import click
 
 from gradgraph.commands.arguments import (
     force_option,
+    known_suffix,
     not_zero,
     refuse_unwritable,
     suffix_of,
@@ -145,12 +146,8 @@ def _files(pattern: str, numbers: tuple[int, ...]) -> dict[int, str]:
     Raises:
         click.UsageError: a suffix that is no format, or one file for several passes.
     """
-    suffix = suffix_of(pattern)
-    if suffix not in (*_PICTURES, *_GRAPHS):
-        found = f"the suffix .{suffix}" if suffix else "no suffix"
-        raise click.UsageError(
-            f"{pattern} has {found}, which names no format; expected one of {', '.join((*_PICTURES, *_GRAPHS))}."
-        )
+    known = (*_PICTURES, *_GRAPHS)
+    known_suffix(pattern, known, f", which names no format; expected one of {', '.join(known)}.")
     if len(set(numbers)) > 1 and _PLACE not in pattern:
         name, dot, end = pattern.rpartition(".")
         raise click.UsageError(

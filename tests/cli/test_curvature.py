@@ -46,7 +46,7 @@ def split(run_cli: RunCli, line: str) -> dict[str, Any]:
 
 def test_the_table_names_operations_modules_and_lines(run_cli: RunCli) -> None:
     text = done(run_cli("hessian train.py")).stdout
-    heading, header, *rows = text.partition("\n\n")[2].splitlines()
+    heading, header, *rows = text.rpartition("\n\n")[2].splitlines()
     assert re.match(r"trace of the Hessian \+[\d.]+: Gauss-Newton \+[\d.]+, residual [-+][\d.]+$", heading)
     assert header.split() == ["curvature", "share", "operation", "node", "module", "line"]
     assert any(re.search(r"TanhBackward0 .* model\.1  train\.py:10$", row) for row in rows)

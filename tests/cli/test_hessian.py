@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gradgraph.commands import arguments
+from gradgraph.hessian_table import HessianTable
 from tests.cli.conftest import RunCli
 from tests.cli.test_bad_input import refused
 from tests.cli.test_commands import done
@@ -56,11 +57,13 @@ def test_a_row_tells_figures_and_how_they_were_computed(run_cli: RunCli) -> None
     assert x["passes"] >= 1
     assert x["reason"]
     text = done(run_cli("hessian losses.py:cubic --method batched")).stdout
-    header, *rows = text.splitlines()
+    table, notes, *_ = text.split("\n\n")
+    header, *rows = table.splitlines()
     assert header.split()[:6] == ["leaf", "shape", "min", "mean", "max", "negative"]
     (row,) = [row for row in rows if row.startswith("x ")]
     assert row.split()[:8] == ["x", "[2]", "-12", "-3", "6", "50", "%", "batched"]
-    assert x["reason"] in row
+    assert f"[1] {x['reason']}" in notes
+    assert "[1]" in row or "[2]" in row
     assert "NaN" not in header
     assert "stderr" not in header
 
@@ -129,6 +132,57 @@ def test_a_saved_graph_tells_what_it_holds(run_cli: RunCli, saved: Path) -> None
     header, *rows = done(run_cli("hessian graph.json")).stdout.splitlines()
     assert header.split() == ["leaf", "shape", "min", "mean", "max", "negative", "method"]
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize("method", ["hutchinson", "xdiag"])
+def test_an_estimate_has_its_error_and_repeats(run_cli: RunCli, method: str) -> None:
+    line = f"hessian train.py --method {method} --probes 6"
+    text = done(run_cli(line)).stdout
+    header, *rows = text.partition("\n\n")[0].splitlines()
+    assert header.split()[6:9] == ["stderr", "method", "passes"]
+    assert all(method in row for row in rows)
+    assert re.search(r"^trace of the Hessian \+[\d.]+ ± [\d.]+ \(estimated\)", text, re.MULTILINE)
+    assert done(run_cli(line)).stdout == text
+    assert done(run_cli(f"{line} --seed 0")).stdout == text
+    assert done(run_cli(f"{line} --seed 1")).stdout != text
+    done(run_cli(f"{line} --top 0 --save est.safetensors"))
+    tensors = load_file("est.safetensors")
+    with safe_open("est.safetensors", "pt") as file:
+        exact = json.loads(file.metadata()["exact"])
+    assert set(tensors) == {*exact, *(f"stderr:{name}" for name in exact)}
+    assert tensors["stderr:model.0.bias"].shape == tensors["model.0.bias"].shape
+    row = leaves(run_cli, f"train.py --method {method} --probes 6")["model.0.bias"]
+    assert row["stderr"] == pytest.approx(float(tensors["stderr:model.0.bias"].square().mean().sqrt()))
+
+
+def test_an_estimate_stops_at_its_tolerance(run_cli: RunCli) -> None:
+    loose, tight = (leaves(run_cli, f"train.py --method hutchinson --tolerance {one} --top 0") for one in (1.0, 0.05))
+    assert loose["model.0.weight"]["passes"] < tight["model.0.weight"]["passes"]
+    assert "probes expected a whole number" in refused(run_cli, "hessian train.py --method xdiag --probes 1", 1)
+
+
+def test_methods_agree(run_cli: RunCli) -> None:
+    found = [leaves(run_cli, f"train.py --method {one} --top 0") for one in ("auto", "graph", "batched", "accumulate")]
+    for other in found[1:]:
+        for name, row in found[0].items():
+            for figure in ("min", "mean", "max"):
+                assert other[name][figure] == pytest.approx(row[figure], rel=1e-9)
+    assert found[1]["model.0.weight"]["method"] == "graph"
+    assert found[0]["model.0.weight"]["seconds"] > 0
+
+
+def test_reasons_stand_below_the_table_in_the_width_of_the_terminal() -> None:
+    rows = (
+        {"name": "a", "shape": [2], "reached": True, "reason": "one " * 30, "method": "graph"},
+        {"name": "b", "shape": [2], "reached": True, "reason": "two", "method": "batched"},
+        {"name": "c", "shape": [2], "reached": True, "reason": "one " * 30, "method": "graph"},
+        {"name": "d", "shape": [2], "reached": False},
+    )
+    text = HessianTable(rows).to_text(60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert [line.split()[-1] for line in text.splitlines()[1:5]] == ["[1]", "[2]", "[1]", "[3]"]
+    assert "\n    one one" in text
+    assert text.endswith("[2] two\n[3] the loss does not reach it")
 
 
 @pytest.mark.parametrize("line", ["hessian losses.py:many", "trace losses.py:many -H -o a.json",
