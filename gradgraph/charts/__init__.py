@@ -53,8 +53,9 @@ def heat_map(
 
     Example:
         >>> import torch, gradgraph
+        >>> from gradgraph.charts import heat_map
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
-        >>> figure = gradgraph.charts.heat_map(gradgraph.hessian(x.prod() ** 2, x))
+        >>> figure = heat_map(gradgraph.hessian(x.prod() ** 2, x))
         >>> figure.axes[0].get_title(loc="left")
         'Hessian, 2 × 2 entries'
     """
