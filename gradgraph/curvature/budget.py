@@ -8,8 +8,8 @@ import os
 import torch
 from torch import Tensor
 
-from gradgraph.teardown import reachable
 from gradgraph.errors import InputError
+from gradgraph.teardown import reachable
 
 __all__ = ["budget", "bytes_per_row", "chunk_for"]
 
