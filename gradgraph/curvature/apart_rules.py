@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -203,9 +204,14 @@ def fitting(labels: Labels | None, shape: Shape | None) -> Labels:
 
 def operation(node: Any) -> str:
     """`Tanh` of a TanhBackward0, `TanhBackward` of a TanhBackwardBackward0; "" of a Function of the user's."""
-    if isinstance(node, torch._C._FunctionBase):
+    return _operation(type(node))
+
+
+@cache
+def _operation(kind: type) -> str:
+    if issubclass(kind, torch._C._FunctionBase):
         return ""  # a user's Function may bear the name of an operation
-    return re.sub(r"Backward\d*$", "", type(node).__name__)
+    return re.sub(r"Backward\d*$", "", kind.__name__)
 
 
 def linear_slots(name: str, slots: Sequence[int]) -> Sequence[int]:

@@ -25,8 +25,12 @@ from gradgraph.curvature.sites import Consumers, Place, Site
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk
 
-__all__ = ["CUT", "Block", "Chain", "Step", "chain_behind"]
+__all__ = ["CUT", "Block", "Chain", "Slopes", "Step", "chain_behind"]
 
+
+#: Of each step its first derivatives and its second ones times the adjoint, where it is by entry; and whether what is
+#: known of it explains the gradients.
+Slopes = dict[Place, tuple[Tensor | None, Tensor | None, bool]]
 
 #: Stands in the sums of a block for all operations behind the cut.
 CUT: Place = (-1, 0)
@@ -135,7 +139,7 @@ class Chain:
     def __init__(self, site: Site, steps: Sequence[Step]) -> None:
         self.site = site
         self.steps = list(steps)
-        self._slopes: dict[Place, tuple[Tensor, Tensor | None]] = {}
+        self._slopes: Slopes = {}
 
     @property
     def cut(self) -> GradientEdge:
@@ -154,23 +158,28 @@ class Chain:
         found.update({step.place: step.edge for step in self.steps})
         return found
 
-    def prepare(self, gradients: Mapping[Place, Tensor | None]) -> bool:
+    def prepare(self, gradients: Mapping[Place, Tensor | None], slopes: Slopes | None = None) -> bool:
         """Take the derivatives of the operations by entry from the graph; whether they explain the gradients there.
 
-        They do not where a hook of the program's changes a gradient on its way: then the chain says nothing.
+        They do not where a hook of the program's changes a gradient on its way: then the chain says nothing. `slopes`
+        has what other chains have found, and takes what this one finds.
         """
+        slopes = self._slopes = {} if slopes is None else slopes
         before, edge = self.site.place, self.site.edge
         for step in self.steps:
             after, gradient = gradients[step.place], gradients[before]
             if after is None or gradient is None:
                 return False
-            if step.kind == "entries":
-                slope, bend = _derivatives(step, edge, after.detach())
-                self._slopes[step.place] = slope, bend
-                expected = slope * after.detach()
-            else:
-                expected = _transposed(step, after.detach(), gradient.shape)
-            if not _close(expected, gradient.detach()):
+            if step.place not in slopes:
+                after = after.detach()
+                if step.kind == "entries":
+                    slope, bend = _derivatives(step, edge, after)
+                    expected = slope * after
+                else:
+                    slope = bend = None
+                    expected = _transposed(step, after, gradient.shape)
+                slopes[step.place] = slope, bend, _close(expected, gradient.detach())
+            if not slopes[step.place][2]:
                 return False
             before, edge = step.place, step.edge
         return True
@@ -179,7 +188,8 @@ class Chain:
         """The block at the cut."""
         for step in self.steps:
             if step.kind == "entries":
-                slope, bend = self._slopes[step.place]
+                slope, bend, _ = self._slopes[step.place]
+                assert slope is not None
                 if block.fan is not None:
                     block = _fanned(step, block, slope, bend)
                     continue
@@ -358,7 +368,7 @@ _LINEAR: Mapping[str, Callable[[Step, Block], Block]] = {
 
 def _close(one: Tensor, other: Tensor) -> bool:
     """Whether both are the same but for rounding."""
-    if one.dtype != other.dtype or one.numel() == 0:
-        return one.dtype == other.dtype
-    scale = float(other.abs().max())
-    return bool((one - other).abs().max() <= 64 * math.sqrt(torch.finfo(one.dtype).eps) * scale or not scale)
+    if one.dtype != other.dtype:
+        return False
+    close = 64 * math.sqrt(torch.finfo(one.dtype).eps)
+    return bool(torch.dist(one, other) <= close * torch.linalg.vector_norm(other))

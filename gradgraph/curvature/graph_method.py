@@ -30,6 +30,8 @@ from gradgraph.curvature.work import Piece, Work
 __all__ = ["GraphMethod"]
 
 
+_DISAGREES = "a pass of its own gave something else: a hook, or a batching rule, mixes samples"
+
 _ALL = 2**62  # tangents come in pieces that fit already
 
 
@@ -65,6 +67,7 @@ class GraphMethod:
         self._engine: dict[Place, Plan] = {}
         self._works: list[Work] = []
         self._reset: Callable[[], None] = lambda: None
+        self._rows: dict[Place, int] = {}  # bytes of one behind a cut
         self.refused: dict[str, str] = {}
         self.tangents = 0
 
@@ -122,12 +125,11 @@ class GraphMethod:
         """Send all tangents of this rank's share."""
         waiting: dict[Place, list[_Sent]] = {}
         held = 0.0
+        spend = budget(self._memory, self._loss.device)
         for work in self._works:
             began = time.perf_counter()
             first, last = share.slice(work.site.sizes[1])
-            bytes_each = self._bytes(work)
-            spend = budget(self._memory, self._loss.device)
-            most = max(1, spend // bytes_each) if self._chunk_size is None else self._chunk_size
+            most = max(1, spend // self._bytes(work)) if self._chunk_size is None else self._chunk_size
             work.chunk = min(most, work.each * work.site.sizes[1])
             for piece in work.pieces(first, last, most):
                 waiting.setdefault(work.chain.last, []).append(_Sent(work, piece, work.block(piece)))
@@ -142,7 +144,7 @@ class GraphMethod:
         """The diagonal and how it was computed, by name."""
         names = set(self.names)
         uses = [(use, diagonal) for work in self._works for use, diagonal in work.results() if use.name in names]
-        values = _carried_back(uses, {name: self._tensors[name] for name in self.names})
+        values = _carried_back(uses, {name: self._plan.edges[name] for name in self.names})
         return {name: (values[name], self._report(name)) for name in self.names}
 
     def _report(self, name: str) -> ParameterReport:
@@ -166,10 +168,12 @@ class GraphMethod:
 
     def _bytes(self, work: Work) -> int:
         """What one tangent takes at most: before the cut and behind it."""
-        gradient = self._gradients[work.chain.last]
-        behind = 0 if gradient is None or gradient.grad_fn is None else bytes_per_row(gradient)
+        cut = work.chain.last
+        gradient = self._gradients[cut]
+        if cut not in self._rows:
+            self._rows[cut] = 0 if gradient is None or gradient.grad_fn is None else bytes_per_row(gradient)
         before = sum(math.prod(step.shape) for step in work.chain.steps) + math.prod(work.site.shape)
-        return behind + before * self._loss.element_size()
+        return self._rows[cut] + before * self._loss.element_size()
 
     def _flush(self, waiting: dict[Place, list[_Sent]], advance: Callable[[int], None]) -> None:
         """Send what waits, all that has one cut together."""
@@ -209,64 +213,56 @@ class GraphMethod:
         self, place: Place, edge: GradientEdge, sent: list[_Sent], vectors: Tensor, product: Tensor | None
     ) -> None:
         """Compare a mixture of the tangents, at half of the samples, with a pass of its own."""
-        fresh = [one.work for one in sent if not one.work.checked]
-        if product is None or not fresh:
+        if product is None or all(one.work.checked for one in sent):
             return
-        masks: list[tuple[Tensor | None, list[Work], list[int]]] = []
+        alike: dict[tuple[object, ...], tuple[list[_Sent], list[int]]] = {}
         start = 0
         for one in sent:
-            mask, rows = one.work.mask(one.block), list(range(start, start + one.piece.size))
+            same, rows = alike.setdefault(one.work.told_apart(one.block), ([], []))
+            same.append(one)
+            rows += range(start, start + one.piece.size)
             start += one.piece.size
-            for other, works, numbers in masks:
-                if mask is other or (mask is not None and other is not None and torch.equal(mask, other)):
-                    works.append(one.work)
-                    numbers += rows
-                    break
-            else:
-                masks.append((mask, [one.work], rows))
-        for mask, works, numbers in masks:
-            if all(work.checked for work in works):
+        for same, rows in alike.values():
+            if all(one.work.checked for one in same):
                 continue
-            mixed = self._mixture(place, edge, mask, vectors[numbers], product[numbers])
-            for work in works:
+            mask = same[0].work.mask(same[0].block)
+            some = (vectors, product) if len(rows) == len(vectors) else (vectors[rows], product[rows])
+            agrees = self._mixture(place, edge, mask, *some)
+            for work in dict.fromkeys(one.work for one in same):
                 work.checked = True
-                if not mixed:
-                    for use in work.site.uses:
-                        self.refused.setdefault(
-                            use.name, "a pass of its own gave something else: a hook, or a batching rule, mixes samples"
-                        )
+                if not agrees:
+                    self.refused.update(dict.fromkeys((use.name for use in work.site.uses), _DISAGREES))
 
     def _mixture(self, place: Place, edge: GradientEdge, mask: Tensor | None, vectors: Tensor, product: Tensor) -> bool:
         generator = torch.Generator(vectors.device).manual_seed(0)
         shares = torch.randn(len(vectors), generator=generator, device=vectors.device, dtype=vectors.dtype)
         one, expected = (torch.tensordot(shares, all_of, 1) for all_of in (vectors, product))
         if mask is not None:
-            one, expected = one * mask, expected * mask
+            one, expected = one.masked_fill(~mask, 0), expected.masked_fill(~mask, 0)
         alone = self._product(place, edge, one.unsqueeze(0))
         if alone is None:
             return False
-        if mask is not None and bool((alone[0] * (1 - mask)).count_nonzero()):
+        if mask is not None and bool(alone[0].masked_fill(mask, 0).count_nonzero()):
             return False
         scale = float(expected.abs().max())
         close = torch.finfo(expected.dtype).eps ** 0.5
         return torch.allclose(alone[0], expected, rtol=close, atol=close * scale)
 
 
-def _carried_back(uses: list[tuple[Use, Tensor]], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _carried_back(uses: list[tuple[Use, Tensor]], edges: Mapping[str, GradientEdge]) -> dict[str, Tensor]:
     """The diagonal of each parameter, from those of the selections of it: what their own backward does."""
     values: dict[str, Tensor] = {}
     selected: list[tuple[Use, Tensor]] = []
     for use, diagonal in uses:
-        own = get_gradient_edge(tensors[use.name])
-        if (use.operand.node, use.operand.output_nr) == (own.node, own.output_nr):
-            values[use.name] = diagonal.view(tensors[use.name].shape)
+        if use.operand == edges[use.name]:
+            values[use.name] = diagonal
         else:
             selected.append((use, diagonal))
     names = list(dict.fromkeys(use.name for use, _ in selected))
     if names:
         found = torch.autograd.grad(
             [use.operand for use, _ in selected],
-            [get_gradient_edge(tensors[name]) for name in names],
+            [edges[name] for name in names],
             [diagonal for _, diagonal in selected],
             retain_graph=True,
         )

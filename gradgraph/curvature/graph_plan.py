@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgraph.curvature.apart import labels_of
 from gradgraph.curvature.apart_rules import shape_of
-from gradgraph.curvature.chains import Chain, chain_behind
+from gradgraph.curvature.chains import Chain, Slopes, chain_behind
 from gradgraph.curvature.features import count_of
 from gradgraph.curvature.groups import Groups, grouped, probed
 from gradgraph.curvature.sites import Place, Site, find_sites
@@ -32,6 +32,7 @@ class GraphPlan:
     Attributes:
         sites: where they enter.
         refused: why a parameter has no site, in words.
+        edges: where the gradient of each parameter arrives.
     """
 
     def __init__(self, loss: Tensor, tensors: Mapping[str, Tensor]) -> None:
@@ -41,6 +42,7 @@ class GraphPlan:
         found = find_sites(self._walk, tensors)
         self.sites = found.sites
         self.refused = found.refused
+        self.edges = found.edges
         self._consumers = found.consumers
 
     def chains(self) -> dict[Site, dict[Way, Chain]]:
@@ -60,6 +62,7 @@ class GraphPlan:
         """The cheapest way at each site whose gradient depends on anything."""
         labels = labels_of(self._walk, [site.place for site in self.sites])
         works = []
+        slopes: Slopes = {}
         for site, ways in chains.items():
             gradient = gradients[site.place]
             if gradient is None or not gradient.requires_grad:
@@ -82,7 +85,7 @@ class GraphPlan:
             )
             _, way = cheapest(groups)
             chain = ways[way]
-            works.append(Work(site, groups, chain if chain.prepare(gradients) else Chain(site, ()), way))
+            works.append(Work(site, groups, chain if chain.prepare(gradients, slopes) else Chain(site, ()), way))
         return works
 
     def _behind(self, place: Place) -> int:

@@ -95,11 +95,13 @@ class Sites:
         sites: in no order.
         refused: why a parameter has none, in words.
         consumers: of every output.
+        edges: where the gradient of each parameter arrives.
     """
 
     sites: list[Site]
     refused: dict[str, str]
     consumers: Consumers
+    edges: dict[str, GradientEdge]
 
 
 def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
@@ -107,11 +109,11 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
     consumers: dict[Place, list[tuple[int, int]]] = {}
     for u, v, slot, output_nr in zip(walk.source, walk.target, walk.slot, walk.output_nr, strict=True):
         consumers.setdefault((v, output_nr), []).append((u, slot))
-    found = Sites([], {}, consumers)
+    found = Sites([], {}, consumers, {})
     for name, tensor in tensors.items():
         if not tensor.requires_grad:
             continue
-        edge = get_gradient_edge(tensor)
+        edge = found.edges[name] = GradientEdge(*get_gradient_edge(tensor)[:2])
         if edge.node not in walk.key_of:
             continue
         uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))

@@ -112,15 +112,23 @@ class Work:
         rows = lead * trail if self.way == "rows" else 1
         return self.chain.carry(Block(value, self.site.shape, units, piece.first, rows))
 
+    def told_apart(self, block: Block) -> tuple[object, ...]:
+        """What `mask` depends on."""
+        if self.way == "entries" or self.groups.samples == 1:
+            return ()
+        return (self.groups.factors, self.site.sizes[::2], block.units)
+
     def mask(self, block: Block) -> Tensor | None:
-        """A random half of the samples, as a factor for the tensor at the cut; None where they are not told apart."""
+        """A random half of the samples, as a mask of the tensor at the cut; None where they are not told apart."""
         if self.way == "entries" or self.groups.samples == 1:
             return None
         generator = torch.Generator(self._like.device).manual_seed(0)
-        half = torch.randint(0, 2, (self.groups.samples,), generator=generator, device=self._like.device)
+        half = torch.randint(0, 2, (self.groups.samples,), generator=generator, device=self._like.device).bool()
         lead, units, trail = self.site.sizes
-        by_row = torch.zeros_like(half).new_empty(lead * trail)
-        by_row[self.table.reshape(-1)] = half.repeat_interleave(self.groups.each)
+        by_row = half
+        if self.groups.each > 1:
+            by_row = half.new_empty(lead * trail)
+            by_row[self.table.reshape(-1)] = half.repeat_interleave(self.groups.each)
         if block.units:
             return by_row.view(lead, 1, trail).expand(lead, units, trail).reshape(block.shape)
         return by_row.view(lead, 1).expand(lead, math.prod(block.shape) // lead).reshape(block.shape)
