@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from gradgraph.curvature.first_order import first_order
-from gradgraph.curvature.sharding import Share, _checksum, _closeness, _difference
+from gradgraph.curvature.sameness import checksum, closeness_of, difference_of
+from gradgraph.curvature.sharding import Share
 from gradgraph.errors import InputError
 from tests.curvature import ranks
 
@@ -163,34 +164,34 @@ def test_a_death_is_told(folder: Path) -> None:
 def test_the_majority_is_right() -> None:
     usual = {"names": ["w"], "shapes": [], "parameters": {"w": 1}, "reached": {}, "loss": 2.0, "gradient": 1.0}
     odd = {**usual, "loss": 3.0}
-    assert _difference([usual, usual], 1e-12) is None
-    told = _difference([odd, usual, usual], 1e-12)
+    assert difference_of([usual, usual], 1e-12) is None
+    told = difference_of([odd, usual, usual], 1e-12)
     assert told is not None
     assert told.startswith("rank 0 differs from rank 1 in the loss: 3.0, not 2.0.")
-    told = _difference([usual, odd, usual, odd, usual], 1e-12)
+    told = difference_of([usual, odd, usual, odd, usual], 1e-12)
     assert told is not None
     assert told.startswith("ranks 1, 3 differ from rank 0 in the loss")
 
 
-def test_roundings_are_no_difference() -> None:
+def test_roundings_are_nodifference_of() -> None:
     usual = {"names": ["w"], "shapes": [], "parameters": {"w": 1}, "reached": {}, "loss": 2.0, "gradient": 1.0}
-    assert _difference([usual, {**usual, "loss": 2.0 * (1 + 1e-14)}], _closeness(torch.float64)) is None
-    assert _difference([usual, {**usual, "loss": 2.0 * (1 + 1e-6)}], _closeness(torch.float32)) is None
-    assert _difference([usual, {**usual, "loss": 2.0 * (1 + 1e-6)}], _closeness(torch.float64)) is not None
-    assert _difference([usual, {**usual, "gradient": 1.1}], _closeness(torch.float32)) is not None
-    assert _difference([{**usual, "loss": float("nan")}] * 2, 1e-12) is None
+    assert difference_of([usual, {**usual, "loss": 2.0 * (1 + 1e-14)}], closeness_of(torch.float64)) is None
+    assert difference_of([usual, {**usual, "loss": 2.0 * (1 + 1e-6)}], closeness_of(torch.float32)) is None
+    assert difference_of([usual, {**usual, "loss": 2.0 * (1 + 1e-6)}], closeness_of(torch.float64)) is not None
+    assert difference_of([usual, {**usual, "gradient": 1.1}], closeness_of(torch.float32)) is not None
+    assert difference_of([{**usual, "loss": float("nan")}] * 2, 1e-12) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_checksums_see_every_bit_and_place(dtype: torch.dtype) -> None:
     values = torch.arange(1, 8).to(dtype)
-    assert _checksum(values) == _checksum(values.clone())
-    assert _checksum(values) != _checksum(values.flip(0))
+    assert checksum(values) == checksum(values.clone())
+    assert checksum(values) != checksum(values.flip(0))
     other = values.clone()
     other[3] = torch.nextafter(other[3].float(), torch.tensor(9.0)) if dtype is torch.float32 else other[3] * 1.01
-    assert _checksum(values) != _checksum(other)
-    assert _checksum(values.reshape(7, 1).expand(7, 2).t()) == _checksum(torch.stack([values, values]))
-    assert _checksum(values[:0]) == 0
+    assert checksum(values) != checksum(other)
+    assert checksum(values.reshape(7, 1).expand(7, 2).t()) == checksum(torch.stack([values, values]))
+    assert checksum(values[:0]) == 0
 
 
 def test_without_a_group() -> None:

@@ -41,6 +41,7 @@ def test_sharded_diagonal_by_two(ran: Run) -> None:
         timeout=180,
     )
     assert done.returncode == 0, done.stderr
-    processes, *found = done.stdout.splitlines()
+    # Some versions of gloo speak on the same stream.
+    processes, *found = (line for line in done.stdout.splitlines() if not line.startswith("[Gloo]"))
     assert processes == "processes: 2"
     assert found == ran("sharded_diagonal").printed.splitlines()[1:]
