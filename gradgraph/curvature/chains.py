@@ -174,11 +174,10 @@ class Chain:
                 after = after.detach()
                 if step.kind == "entries":
                     slope, bend = _derivatives(step, edge, after)
-                    expected = slope * after
+                    slopes[step.place] = slope, bend, _close(slope * after, gradient.detach())
                 else:
-                    slope = bend = None
                     expected = _transposed(step, after, gradient.shape)
-                slopes[step.place] = slope, bend, _close(expected, gradient.detach())
+                    slopes[step.place] = None, None, _close(expected, gradient.detach())
             if not slopes[step.place][2]:
                 return False
             before, edge = step.place, step.edge
