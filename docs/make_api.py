@@ -35,7 +35,7 @@ CHAPTERS: dict[str, list[tuple[str, list[str]]]] = {
         ("gradgraph.curvature", ["ParameterReport"]),
         ("gradgraph", ["hessian"]),
         ("gradgraph.curvature", ["HessianBlocks"]),
-        ("gradgraph", ["hvp", "HessianOperator"]),
+        ("gradgraph", ["hvp", "HessianOperator", "curvature", "Curvature"]),
     ],
     "Views": [("gradgraph", ["fold", "focus", "path", "View"])],
     "Drawing": [("gradgraph", ["render"]), ("gradgraph.render", ["to_dot", "to_svg"])],

@@ -129,14 +129,14 @@ def command(
         raise click.UsageError("--by says what a bar of --plot stands for; expected --plot FILE with it.")
     given = {"--save": save, "--plot": plot, "--heat-map": heat_map}
     files = {option: path for option, path in given.items() if path is not None}
-    for option, path in files.items():
-        _check_file(option, path, force=force)
     if parsed.kind == "saved" and (files or options != {"method": "auto"}):
         what = next(iter(files), "how the diagonal is computed")
         raise TargetError(
             f"{target} is a saved graph, which holds figures of a Hessian at most, and {what} is for a program that "
             "runs; give the script itself."
         )
+    for option, path in files.items():
+        _check_file(option, path, force=force)
     with (
         own_stdout(),
         opened(parsed, ctx.meta.get("script", ()), keep=True, number=number) as one,
