@@ -17,7 +17,7 @@ from gradgraph.errors import GradGraphError, InputError
 from gradgraph.kinds import is_once_differentiable
 from gradgraph.teardown import reachable
 
-__all__ = ["Differentiate", "FirstOrder", "Reached", "first_order"]
+__all__ = ["Differentiate", "FirstOrder", "Reached", "first_order", "gradients_of"]
 
 #: Whether the gradient depends on the parameter ("curved"), is constant in it ("linear"), or the loss does not reach
 #: it or it does not require grad ("unreachable").
@@ -68,7 +68,7 @@ def first_order(
     with aside(what, roots, again=f"call {what} before it") as reset, hooks_suspended(tensors.values()):
         if active:
             _check_twice_differentiable(what, roots, active)
-        differentiate = partial(_gradients, loss, active)
+        differentiate = partial(gradients_of, loss, active)
         found = differentiate() if run is None or not active else run(differentiate)
         if not found:
             raise InputError(_unreached(what, tensors, active))
@@ -79,7 +79,7 @@ def first_order(
         yield FirstOrder(dict(tensors), {name: one for name, one in found.items() if one.requires_grad}, reached, reset)
 
 
-def _gradients(
+def gradients_of(
     loss: Tensor,
     active: Mapping[str, Tensor],
     edges: Sequence[GradientEdge] = (),

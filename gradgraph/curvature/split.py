@@ -11,14 +11,11 @@ from torch.autograd.graph import get_gradient_edge
 
 from gradgraph.curvature.first_order import Differentiate, first_order
 from gradgraph.curvature.products import VectorLike, _fitting
-from gradgraph.curvature.split_adjoints import Adjoints
-from gradgraph.curvature.split_check import Check
 from gradgraph.curvature.split_parts import after_outputs, places_of, recorded_outputs
-from gradgraph.curvature.split_pass import SplitPass
 from gradgraph.curvature.split_result import Curvature, added
-from gradgraph.curvature.split_rows import SplitRows
 from gradgraph.curvature.split_sums import Found, along_direction, estimated_trace, exact_trace
 from gradgraph.curvature.split_targets import TargetsLike, without_edges
+from gradgraph.curvature.split_watched import Watched
 from gradgraph.errors import InputError
 from gradgraph.graph import AutogradGraph, annotate
 from gradgraph.labels import labelled
@@ -94,29 +91,25 @@ def curvature(
     given: ParamsLike = without_edges(params, loss)
     tensors = labelled(given, namespace)
     along = None if direction is None else _direction(direction, tensors)
-    watched: list[tuple[Adjoints, Differentiate]] = []
+    watched: list[Watched] = []
 
-    def run(differentiate: Differentiate) -> dict[str, Tensor]:
-        adjoints = Adjoints(loss, {name: one for name, one in tensors.items() if one.requires_grad})
-        watched.append((adjoints, differentiate))
-        return adjoints(differentiate)
+    def run(differentiate: Differentiate) -> dict[str, Tensor]:  # noqa: ARG001 - other gradients are wanted, too
+        watched.append(Watched(loss, tensors, structural=along is None and probes is None))
+        return watched[0].run()
 
     with first_order("curvature", loss, tensors, run) as order:
-        adjoints, differentiate = watched[0]
-        places = recorded_outputs(latest(), adjoints, tensors) if outputs is None else places_of(outputs, adjoints)
-        after = None if places is None else after_outputs(adjoints, places)
-        active = {name: one for name, one in tensors.items() if order.reached[name] != "unreachable"}
-        split = SplitPass(adjoints, order.gradients, active)
-        with split.hooked():
-            check = Check(loss, active, differentiate, adjoints)
-            rows = SplitRows(split, order.reset, check)
+        seen = watched[0]
+        known = seen.adjoints
+        places = recorded_outputs(latest(), known, tensors) if outputs is None else places_of(outputs, known)
+        after = None if places is None else after_outputs(known, places)
+        with seen.rows(order.reset) as rows:
             if along is not None:
                 found = along_direction(rows, order, along)
             elif probes is not None:
                 found = estimated_trace(rows, order, probes, generator, memory, progress)
             else:
-                found = exact_trace(rows, order, per_entry, memory, progress)
-        numbers = adjoints.sequence_numbers()
+                found = exact_trace(rows, order, seen.structure, seen.gradients, per_entry, memory, progress)
+        numbers = known.sequence_numbers()
     graph = _graph(namespace, loss, given, tensors)
     return _result(found, graph, numbers, after)
 

@@ -22,7 +22,7 @@ from gradgraph.recording.log import ACCUMULATION, PYTHON
 from gradgraph.recording.timeline import NOBODY, Timeline
 from gradgraph.walk import Walk
 
-__all__ = ["Adjoints", "CurvatureEdge", "Place"]
+__all__ = ["Adjoints", "CurvatureEdge", "Place", "dtype_of", "edge_of"]
 
 #: A tensor of the forward: key of its node, and which output.
 Place: TypeAlias = tuple[int, int]
@@ -54,13 +54,13 @@ class Adjoints:
         of_params: the places of the parameters, by name.
     """
 
-    def __init__(self, loss: Tensor, params: Mapping[str, Tensor], *, everywhere: bool = False) -> None:
+    def __init__(self, loss: Tensor, params: Mapping[Any, Tensor | GradientEdge], *, everywhere: bool = False) -> None:
         self._loss = get_gradient_edge(loss)
         self._params = params
         self._everywhere = everywhere
         self._begin()
 
-    def __call__(self, differentiate: Differentiate) -> dict[str, Tensor]:
+    def __call__(self, differentiate: Differentiate) -> dict[Any, Tensor]:
         """What `differentiate` gives, once its graph is fit to be split.
 
         Runs it again in the rare case that a tensor turns out to matter that did not look like it: an output that only
@@ -87,7 +87,7 @@ class Adjoints:
         self.places: dict[Place, Node] = {}
         self.roots: list[Tensor] = []
         self.edges: dict[Node, list[CurvatureEdge]] = {}
-        edges = {name: get_gradient_edge(tensor) for name, tensor in self._params.items()}
+        edges = {name: edge_of(one) for name, one in self._params.items()}
         self.of_params = {
             name: (walk.key_of[edge.node], edge.output_nr) for name, edge in edges.items() if edge.node in walk.key_of
         }
@@ -163,6 +163,16 @@ class Adjoints:
         """Tensors that curvature edges lead to, that depend on a parameter, and whose adjoint has no view."""
         places = {edge.place for edges in self.edges.values() for edge in edges}
         return {place for place in places if place[0] in self.path and place not in self.places}
+
+
+def edge_of(one: Tensor | GradientEdge) -> GradientEdge:
+    """The edge of a tensor; an edge as it is."""
+    return one if isinstance(one, GradientEdge) else get_gradient_edge(one)
+
+
+def dtype_of(one: Tensor | GradientEdge) -> torch.dtype:
+    """The dtype of a tensor, or of what an edge is of."""
+    return one.node._input_metadata[one.output_nr].dtype if isinstance(one, GradientEdge) else one.dtype
 
 
 def _zeros(end: GradientEdge) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradgraph.curvature.first_order import Differentiate
 from gradgraph.curvature.split_adjoints import Adjoints, Place
@@ -19,7 +20,10 @@ _Gradients: TypeAlias = Sequence[Tensor | None]
 
 
 def culprits(
-    loss: Tensor, params: Mapping[str, Tensor], direction: Mapping[str, Tensor], differentiate: Differentiate
+    loss: Tensor,
+    params: Mapping[Any, Tensor | GradientEdge],
+    direction: Mapping[Any, Tensor],
+    differentiate: Differentiate,
 ) -> list[str]:
     """What is wrong where, in words; nothing where all is well along `direction`.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from gradgraph.curvature.first_order import Differentiate
-from gradgraph.curvature.split_adjoints import Adjoints
+from gradgraph.curvature.split_adjoints import Adjoints, dtype_of
 from gradgraph.curvature.split_blame import culprits
 from gradgraph.curvature.split_numbers import Numbers
 from gradgraph.errors import GradGraphError
@@ -34,19 +36,23 @@ class Check:
     """
 
     def __init__(
-        self, loss: Tensor, params: Mapping[str, Tensor], differentiate: Differentiate, adjoints: Adjoints
+        self,
+        loss: Tensor,
+        params: Mapping[Any, Tensor | GradientEdge],
+        differentiate: Differentiate,
+        adjoints: Adjoints,
     ) -> None:
         self._loss = loss
         self._params = params
         self._differentiate = differentiate
         self._adjoints = adjoints
-        self._eps = max((torch.finfo(one.dtype).eps for one in params.values()), default=0.0)
+        self._eps = max((torch.finfo(dtype_of(one)).eps for one in params.values()), default=0.0)
 
     def __call__(
         self,
-        directions: Mapping[str, Tensor],
+        directions: Mapping[Any, Tensor],
         numbers: Numbers,
-        again: Callable[[Mapping[str, Tensor]], Numbers],
+        again: Callable[[Mapping[Any, Tensor]], Numbers],
     ) -> None:
         """Compare the numbers of some directions; `again` computes those of others.
 

@@ -17,12 +17,14 @@ class Numbers:
     Attributes:
         totals: eᵀHe of each, `[rows]`.
         parts: what makes them up, `[rows, parts]`.
+        detail: the same, `[rows, parts, samples]` where parts are told apart by sample.
         owners: the node that each part comes from.
     """
 
     def __init__(self, totals: Tensor, parts: Tensor, owners: Sequence[int]) -> None:
         self.totals = totals
-        self.parts = parts
+        self.detail = parts
+        self.parts = parts if parts.dim() == 2 else parts.sum(2)
         self.owners = list(owners)
 
     def summed(self) -> dict[int, float]:
@@ -33,9 +35,9 @@ class Numbers:
         return {owner: added(values) for owner, values in found.items()}
 
     def by_node(self) -> dict[int, Tensor]:
-        """What each node adds to each direction, `[rows]`."""
+        """What each node adds to each direction, `[rows]`, or to each sample of it, `[rows, samples]`."""
         found: dict[int, Tensor] = {}
-        for owner, part in zip(self.owners, self.parts.unbind(1), strict=True):
+        for owner, part in zip(self.owners, self.detail.unbind(1), strict=True):
             found[owner] = found[owner] + part if owner in found else part
         return found
 

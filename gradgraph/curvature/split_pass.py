@@ -8,18 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
-from gradgraph.curvature.split_adjoints import Adjoints, CurvatureEdge, Place
+from gradgraph.curvature.split_adjoints import Adjoints, CurvatureEdge, Place, edge_of
 
-__all__ = ["SplitPass", "inner"]
+__all__ = ["SplitPass", "fitted", "inner"]
+
+
+def fitted(s: Tensor, tangent: Tensor) -> Tensor:
+    """`s` in the shape of `tangent`: the engine sums what was broadcast only behind the hooks."""
+    if s.layout is not torch.strided:
+        s = s.to_dense()
+    if s.shape != tangent.shape:
+        s = s.sum_to_size(tangent.shape) if s.numel() > tangent.numel() else s.expand_as(tangent)
+    return s
 
 
 def inner(s: Tensor, tangent: Tensor) -> Tensor:
     """⟨s, tangent⟩, in float32 at least; a number on the tensors' device."""
-    if s.layout is not torch.strided:
-        s = s.to_dense()
-    if s.shape != tangent.shape:  # the engine sums what was broadcast only behind the hooks
-        s = s.sum_to_size(tangent.shape) if s.numel() > tangent.numel() else s.expand_as(tangent)
+    s = fitted(s, tangent)
     if s.is_complex():
         return (torch.view_as_real(s.resolve_conj()) * torch.view_as_real(tangent.resolve_conj())).sum()
     if s.dtype.itemsize < 4:
@@ -44,8 +51,8 @@ class SplitPass:
     def __init__(
         self,
         adjoints: Adjoints,
-        gradients: Mapping[str, Tensor],
-        params: Mapping[str, Tensor],
+        gradients: Mapping[Any, Tensor],
+        params: Mapping[Any, Tensor | GradientEdge],
         *,
         everywhere: bool = False,
     ) -> None:
@@ -56,7 +63,7 @@ class SplitPass:
         self.tangents: dict[Place, Tensor] = {}
         self._waiting: dict[Place, list[tuple[CurvatureEdge, Tensor]]] = {}
         self._given: dict[Place, Tensor] = {}
-        self._pairing: Callable[[Tensor, Tensor], Tensor] = inner
+        self._pairing: Callable[[Place, Tensor, Tensor], Tensor] | None = None
         self._numbers: list[Tensor] = []
         self.edges: list[CurvatureEdge] = []
 
@@ -79,26 +86,24 @@ class SplitPass:
 
     def run(
         self,
-        direction: Mapping[str, Tensor],
-        roots: Sequence[str] | None = None,
-        pairing: Callable[[Tensor, Tensor], Tensor] = inner,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        direction: Mapping[Any, Tensor],
+        pairing: Callable[[Place, Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[list[Tensor], dict[Any, Tensor]]:
         """The numbers ⟨s, tangent⟩ of each curvature edge, for `edges`; and the product of the Hessian with e.
 
         Args:
-            direction: e by name, for parameters that are in it; of others it is zero.
-            roots: the parameters whose gradients are differentiated, by default all that `direction` has.
-            pairing: what is made of s and a tangent.
+            direction: e by name, of the parameters that are in it; of others it is zero, and they get no product.
+            pairing: what is made of s and a tangent at a place; by default their inner product.
         """
         self.tangents, self._waiting, self._pairing = {}, {}, pairing
         self._numbers, self.edges = [], []
         places = self._adjoints.of_params
         self._given = {places[name]: e for name, e in direction.items() if name in places}
-        starts = [name for name in (direction if roots is None else roots) if name in self._gradients]
-        inputs = [*self._params.values(), *self._adjoints.roots]
+        starts = [name for name in direction if name in self._gradients]
+        names = [name for name in direction if name in self._params]
         received = torch.autograd.grad(
             [self._gradients[name] for name in starts],
-            inputs,
+            [edge_of(one) for one in (*(self._params[name] for name in names), *self._adjoints.roots)],
             [direction[name] for name in starts],
             retain_graph=True,
             allow_unused=True,
@@ -110,7 +115,7 @@ class SplitPass:
                     self._pair(edge, s, tangent)
         product = {
             name: one if one.layout is torch.strided else one.to_dense()
-            for name, one in zip(self._params, received, strict=False)
+            for name, one in zip(names, received, strict=False)
             if one is not None
         }
         numbers, self._numbers = self._numbers, []
@@ -154,5 +159,5 @@ class SplitPass:
         return leaves
 
     def _pair(self, edge: CurvatureEdge, s: Tensor, tangent: Tensor) -> None:
-        self._numbers.append(self._pairing(s, tangent))
+        self._numbers.append(inner(s, tangent) if self._pairing is None else self._pairing(edge.place, s, tangent))
         self.edges.append(edge)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.rows import one_hots
+from gradgraph.curvature.split_adjoints import Place
 from gradgraph.curvature.split_check import Check
 from gradgraph.curvature.split_numbers import Numbers
 from gradgraph.curvature.split_pass import SplitPass, inner
 from gradgraph.errors import GradGraphError
 
-__all__ = ["SplitRows"]
+__all__ = ["Pairing", "SplitRows", "wide_of"]
+
+
+#: What is made of s and a tangent at a place.
+Pairing: TypeAlias = Callable[[Place, Tensor, Tensor], Tensor]
 
 
 class SplitRows:
@@ -35,6 +41,7 @@ class SplitRows:
         self._reset = reset
         self._compare = check
         self._checked = False
+        self._pairing: Pairing | None = None
         self.alone: str | None = None
 
     def entries(self, name: str, gradient: Tensor, memory: int | None) -> Iterator[tuple[int, Numbers]]:
@@ -46,17 +53,18 @@ class SplitRows:
             yield start, self.along({name: one_hots(gradient, start, count)})
             start += count
 
-    def along(self, directions: Mapping[str, Tensor]) -> Numbers:
-        """Along several directions, the rows of the tensors in `directions`.
+    def along(self, directions: Mapping[Any, Tensor], pairing: Pairing | None = None) -> Numbers:
+        """Along several directions, the rows of the tensors in `directions`; parts by sample where `pairing` says so.
 
         Raises:
             GradGraphError: the parts do not sum to eᵀHe.
         """
+        self._pairing = pairing
         numbers = self.unchecked(directions)
         self._compare(directions, numbers, self.unchecked)
         return numbers
 
-    def unchecked(self, directions: Mapping[str, Tensor]) -> Numbers:
+    def unchecked(self, directions: Mapping[Any, Tensor]) -> Numbers:
         """`along`, whatever the parts sum to."""
         count = len(next(iter(directions.values())))
         if self.alone is None and count > 1:
@@ -71,7 +79,7 @@ class SplitRows:
     def _owners(self) -> list[int]:
         return [edge.owner for edge in self._split.edges]
 
-    def _batched(self, directions: Mapping[str, Tensor]) -> Numbers:
+    def _batched(self, directions: Mapping[Any, Tensor]) -> Numbers:
         self._reset()
         with warnings.catch_warnings():
             # Slower than it might be is no news to the user, who did not ask for vmap.
@@ -83,26 +91,26 @@ class SplitRows:
             self._checked = True
         return numbers
 
-    def _check(self, directions: Mapping[str, Tensor], numbers: Numbers) -> None:
+    def _check(self, directions: Mapping[Any, Tensor], numbers: Numbers) -> None:
         """A wrong batching rule need not raise: the largest row is computed alone, too."""
         sizes = numbers.parts.abs().sum(1)
         at = int(sizes.nan_to_num(posinf=0.0).argmax())
         alone = self._one_by_one(directions, [at])
         eps = max(torch.finfo(one.dtype).eps for one in directions.values())
         close = eps**0.5 * float(sizes[at])
-        mine, own = numbers.by_node(), alone.by_node()
-        if mine.keys() != own.keys() or any(_differ(mine[key][at], own[key][0], close) for key in own):
+        mine, own = numbers.parts[at], alone.parts[0]
+        if numbers.owners != alone.owners or bool(_differ(mine, own, close).any()):
             raise RuntimeError("vmap gave another row than a pass of its own")
 
-    def _row(self, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _row(self, direction: dict[Any, Tensor]) -> tuple[Tensor, Tensor]:
         """eᵀHe, and its parts `[parts]`."""
-        numbers, product = self._split.run(direction)
+        numbers, product = self._split.run(direction, self._pairing)
         zero = _wide(next(iter(direction.values())).flatten()[:0].sum())
         totals = [_wide(inner(product[name], e)).to(zero.device) for name, e in direction.items() if name in product]
         parts = [_wide(one).to(zero.device) for one in numbers]
-        return torch.stack([zero, *totals]).sum(), torch.stack([*parts, zero])[:-1]
+        return torch.stack([zero, *totals]).sum(), torch.stack(parts) if parts else zero.new_zeros(0)
 
-    def _one_by_one(self, directions: Mapping[str, Tensor], rows: Sequence[int]) -> Numbers:
+    def _one_by_one(self, directions: Mapping[Any, Tensor], rows: Sequence[int]) -> Numbers:
         totals, parts = [], []
         owners: list[int] | None = None
         for row in rows:
@@ -116,9 +124,14 @@ class SplitRows:
         return Numbers(torch.stack(totals), torch.stack(parts), owners or [])
 
 
-def _differ(one: Tensor, other: Tensor, close: float) -> bool:
-    return bool(one.isnan() != other.isnan()) or bool((one - other).abs() > close)
+def _differ(one: Tensor, other: Tensor, close: float) -> Tensor:
+    return (one.isnan() != other.isnan()) | ((one - other).abs() > close)
 
 
 def _wide(number: Tensor) -> Tensor:
-    return number.to(torch.float32 if number.device.type == "mps" else torch.float64)
+    return number.to(wide_of(number))
+
+
+def wide_of(tensor: Tensor) -> torch.dtype:
+    """The widest dtype that the tensor's device has."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.first_order import FirstOrder
 from gradgraph.curvature.progress import Progress
+from gradgraph.curvature.split_adjoints import Place
+from gradgraph.curvature.split_graph import SplitGraph
 from gradgraph.curvature.split_result import added
-from gradgraph.curvature.split_rows import SplitRows
+from gradgraph.curvature.split_rows import SplitRows, wide_of
 
 __all__ = ["Found", "along_direction", "estimated_trace", "exact_trace"]
 
@@ -42,35 +45,47 @@ def along_direction(rows: SplitRows, order: FirstOrder, direction: dict[str, Ten
 
 
 def exact_trace(
-    rows: SplitRows, order: FirstOrder, per_entry: bool, memory: int | None, progress: bool | None
+    rows: SplitRows,
+    order: FirstOrder,
+    structure: SplitGraph,
+    gradients: Mapping[Place, Tensor],
+    per_entry: bool,
+    memory: int | None,
+    progress: bool | None,
 ) -> Found:
     """The sum of eᵀHe over all entries; with `per_entry` each of them as well."""
-    found = Found("trace")
-    sums: dict[int, list[float]] = {}
-    totals: list[float] = []
-    diagonal = {
-        name: torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-        for name, tensor in order.tensors.items()
-    }
     entries: dict[str, dict[int, Tensor]] = {name: {} for name in order.tensors}
-    with Progress(sum(one.numel() for one in order.gradients.values()), "curvature", progress) as bar:
+    with Progress(sum(one.numel() for one in order.gradients.values()), "curvature", progress) as bar, torch.no_grad():
+        names = structure.choose(gradients)
+        entries |= structure.entries(rows, gradients, names, memory)
+        bar.advance(sum(order.tensors[name].numel() for name in names))
         for name, gradient in order.gradients.items():
+            if name in names:
+                continue
+            flat: dict[int, Tensor] = {}
             for start, numbers in rows.entries(name, gradient, memory):
-                totals.append(float(numbers.totals.sum()))
-                for key, value in numbers.summed().items():
-                    sums.setdefault(key, []).append(value)
-                if per_entry:
-                    stop = start + len(numbers.totals)
-                    diagonal[name].view(-1)[start:stop] = numbers.totals.to(diagonal[name])
-                    for key, values in numbers.by_node().items():
-                        whole = entries[name].setdefault(key, torch.zeros_like(diagonal[name]))
-                        whole.view(-1)[start:stop] = values.to(whole)
+                for key, values in numbers.by_node().items():
+                    whole = flat.setdefault(key, gradient.new_zeros(gradient.numel()))
+                    whole[start : start + len(values)] = values.to(whole)
                 bar.advance(len(numbers.totals))
-    found.total = added(totals)
-    found.contributions = {key: added(values) for key, values in sums.items()}
+            entries[name] = {key: one.view(gradient.shape) for key, one in flat.items()}
+    sums: dict[int, list[float]] = {}
+    for parts in entries.values():
+        for key, values in parts.items():
+            sums.setdefault(key, []).append(float(values.sum(dtype=wide_of(values))))
+    found = Found("trace", contributions={key: added(values) for key, values in sums.items()})
+    found.total = added(found.contributions.values())
     if per_entry:
-        found.diagonal, found.entries = diagonal, entries
+        found.entries = entries
+        found.diagonal = {name: _diagonal(order.tensors[name], parts) for name, parts in entries.items()}
     return found
+
+
+def _diagonal(tensor: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
+    total = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    for one in parts.values():
+        total += one
+    return total
 
 
 def estimated_trace(
