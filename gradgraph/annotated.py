@@ -217,15 +217,12 @@ def draw_hessian(one: Opened, path: str, *, working: Working = _silent) -> None:
 
 
 def details(diagonal: HessianDiagonal) -> dict[str, dict[str, Any]]:
-    """By leaf, what its node attribute does not tell: how it was computed, NaN entries, the errors of an estimate."""
-    found = {}
-    errors = getattr(diagonal, "stderr", {})
-    for name, values in diagonal.items():
-        report = asdict(diagonal.report[name])
-        del report["reached"]
-        found[name] = {**report, "nan": int(values.isnan().sum())}
-        if name in errors:
-            found[name]["stderr"] = float(errors[name].double().square().mean().sqrt())
+    """By leaf, what its node attribute does not tell: how it was computed, and how many entries are NaN."""
+    found = {
+        name: {**asdict(report), "nan": int(diagonal[name].isnan().sum())} for name, report in diagonal.report.items()
+    }
+    for one in found.values():
+        del one["reached"]  # of a row it says whether the loss reaches the leaf
     return found
 
 

@@ -45,7 +45,7 @@ def write_diagonal(
             "'gradgraph[save]', or pip install safetensors."
         ) from error
     tensors = {name: _plain(values) for name, values in diagonal.items()}
-    tensors |= {f"stderr:{name}": _plain(values) for name, values in getattr(diagonal, "stderr", {}).items()}
+    tensors |= {f"stderr:{name}": _plain(values) for name, values in diagonal.stderr.items()}
     about = {
         field: json.dumps({name: getattr(report, field) for name, report in diagonal.report.items()})
         for field in ("method", "exact", "passes", "reason")

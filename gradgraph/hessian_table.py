@@ -57,7 +57,7 @@ def hessian_table(
 
     Args:
         graph: the graph.
-        details: by leaf, more figures for its row: `passes`, `chunk`, `reason`, `seconds`, `nan`, `stderr`.
+        details: by leaf, more figures for its row: `passes`, `chunk`, `reason`, `seconds`, `nan`.
         curvature: what to show below.
     """
     rows = []

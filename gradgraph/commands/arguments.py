@@ -238,6 +238,7 @@ def working(what: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        timer.join()
 
 
 def terminal_width() -> int:
