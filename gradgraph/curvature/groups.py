@@ -106,4 +106,4 @@ def _is_apart(site: Site, sizes: list[int], place: int, bits: int, product: Prod
     found = product((noise * chosen).view(bits, *site.shape))
     if found is None:
         return True
-    return not bool((found.view(noise.shape) * ~chosen).count_nonzero())
+    return not bool((found.reshape(noise.shape) * ~chosen).count_nonzero())

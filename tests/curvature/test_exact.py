@@ -11,7 +11,7 @@ from gradgraph.curvature.diagonal import Method
 from tests.curvature.cases import CASES, NO_GRADIENT
 from tests.curvature.losses import diagonal_of, full_hessian, leaves
 
-METHODS: list[Method] = ["batched", "auto"]
+METHODS: list[Method] = ["batched", "graph", "auto"]
 
 #: Of a parameter's largest entry.
 TOLERANCE = 1e-12

@@ -49,7 +49,8 @@ def test_what_is_proven_apart_is_apart(seed: int) -> None:
     loss = drawn(leaves(drawn.params))
     walk = Walk()
     walk.follow([get_gradient_edge(loss)])
-    labels = labels_of(walk, sorted(set(zip(walk.target, walk.output_nr, strict=True))))
+    found = labels_of(walk, sorted(set(zip(walk.target, walk.output_nr, strict=True))))
+    labels = {place: one for place, one in found.items() if indices(one)}
     edges = [GradientEdge(walk.nodes[key], nr) for key, nr in labels]
     index = [indices(one) for one in labels.values()]
     gradients = torch.autograd.grad(loss, edges, create_graph=True, allow_unused=True) if edges else ()

@@ -154,6 +154,18 @@ def broadcast_matmul() -> Built:
     return lambda p: (x @ p["w"] @ p["one"]).tanh().exp().mean(), params
 
 
+def tokens_mixed_by_a_weight() -> Built:
+    """As in an MLP-Mixer: weights on the left, too."""
+    params = {"scale": randn(3), "shift": randn(3), "mix": randn(3, 2), "weight": randn(2, 3)}
+    x = randn(3, 2, 3)
+
+    def loss(p: Params) -> Tensor:
+        normal = functional.layer_norm(x, (3,), p["scale"], p["shift"])
+        return functional.linear(p["mix"] @ normal, p["weight"]).softmax(-1).log().square().sum()
+
+    return loss, params
+
+
 def einsum() -> Built:
     params = {"q": randn(2, 3, 2), "core": randn(2, 2, 2)}
     x = randn(4, 3)
@@ -395,6 +407,7 @@ CASES: Mapping[str, Build] = named(
     bilinear,
     products,
     broadcast_matmul,
+    tokens_mixed_by_a_weight,
     einsum,
     weight_norm,
     spectral_norm,
