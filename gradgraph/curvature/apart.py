@@ -43,17 +43,19 @@ _LINEAR = "linear"
 _State = Labels | str | None
 
 
-def labels_of(walk: Walk, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Labels]:
+def labels_of(walk: Walk, wanted: Sequence[tuple[int, int]], *, linear: bool = False) -> dict[tuple[int, int], Labels]:
     """The labels of the outputs `wanted`, as (key of the node, number of the output).
 
-    `walk` starts at the loss alone. Outputs that the loss is linear in are left out; where nothing is proven, all
-    labels are `MIXED`.
+    `walk` starts at the loss alone. Outputs that the loss is linear in are left out, but for `linear` those of which
+    something was made that it is not linear in; where nothing is proven, all labels are `MIXED`.
     """
     proof = _Proof(walk)
     proof.run()
     found: dict[tuple[int, int], Labels] = {}
     for place in wanted:
         state = proof.states.get(place)
+        if linear and state == _LINEAR and place[1] == 0:
+            state = proof.seeds.get(place[0])
         if isinstance(state, tuple):
             found[place] = tuple(tuple(Factor(size, proof.name(label)) for size, label in axis) for axis in state)
     return found
@@ -65,6 +67,7 @@ class _Proof:
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
         self.states: dict[tuple[int, int], _State] = {}
+        self.seeds: dict[int, Labels] = {}  # of outputs that the loss is linear in, as a sum over all their entries
         self._fresh = itertools.count(1)
         self._origin: dict[int, frozenset[int]] = {}  # of a label's class: the reductions that it comes from
         self._parent: dict[int, int] = {}
@@ -108,7 +111,7 @@ class _Proof:
             own = shapes[0]
             state = self._labelled(own) if state == _LINEAR else mixed(own)
         elif not isinstance(state, tuple):
-            state = self._labelled(own)
+            state = self.seeds[self._node] = self._labelled(own)
         call = Call(self, node, own, state)
         return [fitting(RULES[name](call, slot, one), one) for slot, one in zip(slots, shapes, strict=True)]
 

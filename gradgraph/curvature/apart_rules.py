@@ -208,7 +208,7 @@ def operation(node: Any) -> str:
 
 
 @cache
-def _operation(kind: type) -> str:
+def _operation(kind: Any) -> str:
     if issubclass(kind, torch._C._FunctionBase):
         return ""  # a user's Function may bear the name of an operation
     return re.sub(r"Backward\d*$", "", kind.__name__)

@@ -71,7 +71,8 @@ def hessian_diagonal(
             diagonal.
         generator: estimators: decides the random vectors, by one number drawn from it; by default one seeded 0, so
             that a call repeats.
-        shard: split rows and probes over the ranks of the default process group, which must all have this same loss.
+        shard: split rows and probes over the ranks of the default process group, which must all have this same loss. A batch of
+            another size may be rounded in another way; with `chunk_size=1` the bits are those of one process.
         progress: True shows a progress bar, False none, None one on a terminal or in a notebook, after a second.
 
     Returns:
@@ -107,7 +108,7 @@ def hessian_diagonal(
     structure = GraphMethod(loss, tensors, chunk_size, memory) if method in ("auto", "graph") else None
     what = "hessian_diagonal"
     with (
-        Share.of(shard) as share,
+        Share.of(shard, getattr(loss, "device", None)) as share,
         first_order(what, loss, tensors, None if structure is None else structure.differentiate) as order,
     ):
         share.check(loss, order)
@@ -132,7 +133,7 @@ def hessian_diagonal(
             found.update((name, (values[name], report[name])) for name in curved)
         else:
             exact = _exact(method, order, structure, curved, share, chunk_size, memory, progress)
-            share.sum_([values for values, _ in exact.values()])
+            share.sum_([exact[name][0] for name in curved])
             found.update(exact)
     values = {name: found[name][0] for name in tensors}
     return HessianDiagonal(values, {name: found[name][1] for name in tensors}, tensors, stderr)
@@ -154,6 +155,7 @@ def _exact(
     if structure is not None:
         with torch.no_grad():
             structure.plan(order.reset)
+        share.agree([(name, name in structure.names) for name in names])
         read, total = structure.names, structure.tangents
     total += sum(order.tensors[name].numel() for name in names if name not in read)
     found: dict[str, tuple[Tensor, ParameterReport]] = {}

@@ -32,6 +32,8 @@ __all__ = ["GraphMethod"]
 
 _DISAGREES = "a pass of its own gave something else: a hook, or a batching rule, mixes samples"
 
+_LITTLE = 16 * 2**20  # bytes
+
 _ALL = 2**62  # tangents come in pieces that fit already
 
 
@@ -125,7 +127,7 @@ class GraphMethod:
         """Send all tangents of this rank's share."""
         waiting: dict[Place, list[_Sent]] = {}
         held = 0.0
-        spend = budget(self._memory, self._loss.device)
+        spend = self._budget()
         for work in self._works:
             began = time.perf_counter()
             first, last = share.slice(work.site.sizes[1])
@@ -174,6 +176,11 @@ class GraphMethod:
             self._rows[cut] = 0 if gradient is None or gradient.grad_fn is None else bytes_per_row(gradient)
         before = sum(math.prod(step.shape) for step in work.chain.steps) + math.prod(work.site.shape)
         return self._rows[cut] + before * self._loss.element_size()
+
+    def _budget(self) -> int:
+        """Bytes to spend; what little nets need is there, and looking for it takes longer than they do."""
+        total = sum(self._bytes(work) * work.each * work.site.sizes[1] for work in self._works)
+        return total if self._memory is None and total <= _LITTLE else budget(self._memory, self._loss.device)
 
     def _flush(self, waiting: dict[Place, list[_Sent]], advance: Callable[[int], None]) -> None:
         """Send what waits, all that has one cut together."""
@@ -236,17 +243,19 @@ class GraphMethod:
     def _mixture(self, place: Place, edge: GradientEdge, mask: Tensor | None, vectors: Tensor, product: Tensor) -> bool:
         generator = torch.Generator(vectors.device).manual_seed(0)
         shares = torch.randn(len(vectors), generator=generator, device=vectors.device, dtype=vectors.dtype)
-        one, expected = (torch.tensordot(shares, all_of, 1) for all_of in (vectors, product))
+        one, expected = shares @ vectors.flatten(1), shares @ product.flatten(1)
         if mask is not None:
-            one, expected = one.masked_fill(~mask, 0), expected.masked_fill(~mask, 0)
-        alone = self._product(place, edge, one.unsqueeze(0))
-        if alone is None:
+            kept = mask.reshape(-1).to(one.dtype)
+            one, expected = one * kept, expected * kept
+        found = self._product(place, edge, one.view(1, *vectors.shape[1:]))
+        if found is None:
             return False
-        if mask is not None and bool(alone[0].masked_fill(mask, 0).count_nonzero()):
+        alone = found.reshape(-1)
+        # At the other half of the samples nothing may be, to the last bit.
+        if mask is not None and bool((alone - alone * kept).count_nonzero()):
             return False
-        scale = float(expected.abs().max())
         close = torch.finfo(expected.dtype).eps ** 0.5
-        return torch.allclose(alone[0], expected, rtol=close, atol=close * scale)
+        return bool(torch.dist(alone, expected) <= close * torch.linalg.vector_norm(expected))
 
 
 def _carried_back(uses: list[tuple[Use, Tensor]], edges: Mapping[str, GradientEdge]) -> dict[str, Tensor]:

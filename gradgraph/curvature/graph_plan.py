@@ -67,26 +67,30 @@ class GraphPlan:
             gradient = gradients[site.place]
             if gradient is None or not gradient.requires_grad:
                 continue
-            sizes = {way: self._behind(chain.last) for way, chain in ways.items()}
-
-            def cheapest(groups: Groups, site: Site = site, sizes: Mapping[Way, int] = sizes) -> tuple[float, Way]:
-                return min((cost, way) for way, cost in _costs(site, groups, sizes).items())
-
-            def multiplied(vectors: Tensor, site: Site = site) -> Tensor | None:
-                return product(site.place, site.edge, vectors)
-
             groups = grouped(site, labels.get(site.place))
-            least, _ = cheapest(groups)
-            groups = probed(
-                site,
-                groups,
-                multiplied,
-                lambda found, bits: cheapest(found)[0] + 2 * bits * sizes["pairs"] < least,  # noqa: B023 - called now
-            )
-            _, way = cheapest(groups)
+            way: Way = "rows"
+            if groups.each > 1:
+                groups, way = self._weighed(site, groups, ways, product)
             chain = ways[way]
             works.append(Work(site, groups, chain if chain.prepare(gradients, slopes) else Chain(site, ()), way))
         return works
+
+    def _weighed(self, site: Site, groups: Groups, ways: Mapping[Way, Chain], product: Product) -> tuple[Groups, Way]:
+        """The cheapest way, and what probes have found on the way to it."""
+        sizes = {way: self._behind(chain.last) for way, chain in ways.items()}
+
+        def cheapest(groups: Groups) -> tuple[float, Way]:
+            return min((cost, way) for way, cost in _costs(site, groups, sizes).items())
+
+        def multiplied(vectors: Tensor) -> Tensor | None:
+            return product(site.place, site.edge, vectors)
+
+        def worth(hoped: Groups, bits: int) -> bool:
+            return cheapest(hoped)[0] + 2 * bits * sizes["pairs"] < least
+
+        least, _ = cheapest(groups)
+        groups = probed(site, groups, multiplied, worth)
+        return groups, cheapest(groups)[1]
 
     def _behind(self, place: Place) -> int:
         """Entries of all that the loss makes of the output at `place`."""

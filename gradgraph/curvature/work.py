@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -116,7 +117,8 @@ class Work:
         """What `mask` depends on."""
         if self.way == "entries" or self.groups.samples == 1:
             return ()
-        return (self.groups.factors, self.site.sizes[::2], block.units)
+        lead, _, trail = self.site.sizes
+        return self.groups.factors, lead, trail, 0 if trail == 1 else block.units
 
     def mask(self, block: Block) -> Tensor | None:
         """A random half of the samples, as a mask of the tensor at the cut; None where they are not told apart."""
@@ -145,7 +147,7 @@ class Work:
             block.add(CUT, block.value * block.own(product))
         if not block.sums:
             return
-        total = torch.stack(list(block.sums.values())).sum(0)
+        total = reduce(torch.add, block.sums.values())
         if self.way == "rows":
             self._readings.of_rows(piece.first, piece.last, total[:, 0])
         else:
