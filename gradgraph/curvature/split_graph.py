@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgraph.curvature.apart import labels_of
-from gradgraph.curvature.apart_rules import Labels
 from gradgraph.curvature.budget import budget, bytes_per_row
 from gradgraph.curvature.chains import Chain, Slopes, chain_behind
 from gradgraph.curvature.groups import Groups, grouped
@@ -28,7 +27,7 @@ from gradgraph.curvature.split_adjoints import Adjoints
 from gradgraph.curvature.split_parts import after_outputs
 from gradgraph.curvature.split_pass import fitted
 from gradgraph.curvature.split_rows import SplitRows
-from gradgraph.curvature.work import Work
+from gradgraph.curvature.work import Way, Work
 from gradgraph.walk import Walk
 
 __all__ = ["SplitGraph"]
@@ -36,11 +35,12 @@ __all__ = ["SplitGraph"]
 
 @dataclass
 class _Plan:
-    """A site whose rows are samples, what follows it, and the labels of those."""
+    """A site, which of its rows are samples, what tangents are carried through, and which those are."""
 
     site: Site
     groups: Groups
     chain: Chain
+    way: Way
 
 
 class SplitGraph:
@@ -62,13 +62,15 @@ class SplitGraph:
         walk.follow([get_gradient_edge(loss)])
         found = find_sites(walk, tensors)
         every = sorted(set(zip(walk.target, walk.output_nr, strict=True)))
-        self._labels = labels_of(walk, every) if found.sites else {}
+        self._labels = labels_of(walk, every, linear=True) if found.sites else {}
         self._plans: list[_Plan] = []
+        self._apart: dict[tuple[Place, tuple[int, ...]], bool] = {}
         for site in found.sites:
             groups = grouped(site, self._labels.get(site.place))
-            if site.place in self._labels and groups.each == 1:
-                chain = chain_behind(walk, found.consumers, site, by_row=True)
-                self._plans.append(_Plan(site, groups, chain))
+            by_row = site.place in self._labels and groups.each == 1
+            if by_row or site.kind != "embedding":
+                chain = chain_behind(walk, found.consumers, site, by_row=by_row)
+                self._plans.append(_Plan(site, groups, chain, "rows" if by_row else "entries"))
         self.edges: dict[Place, GradientEdge] = {}
         for plan in self._plans:
             self.edges.update(plan.chain.edges)
@@ -81,10 +83,11 @@ class SplitGraph:
         """Take note of how the gradients are made."""
         self._adjoints = adjoints
 
-    def choose(self, gradients: Mapping[Place, Tensor]) -> list[str]:
+    def choose(self, rows: SplitRows, gradients: Mapping[Place, Tensor]) -> list[str]:
         """Keep the sites at which all that matters is told apart by sample; the names of the parameters there.
 
-        `watch` was called before.
+        `watch` was called before. The structure does not show hooks: whether one mixes samples, a pass tells for each
+        cut.
         """
         adjoints = self._adjoints
         kept: list[_Plan] = []
@@ -93,12 +96,16 @@ class SplitGraph:
             if any(place not in gradients for place in plan.chain.edges):
                 continue
             if not plan.chain.prepare(gradients, slopes):
-                plan = _Plan(plan.site, plan.groups, Chain(plan.site, ()))
-            behind = after_outputs(adjoints, [plan.chain.last])
-            places = {edge.place for edges in adjoints.edges.values() for edge in edges}
-            wanted = [place for place in places if place[0] in behind or place == plan.chain.last]
-            if all(self._order(plan, place) is not None for place in [*wanted, plan.chain.last]):
-                kept.append(plan)
+                plan = _Plan(plan.site, plan.groups, Chain(plan.site, ()), plan.way)
+            if plan.way == "rows":
+                behind = after_outputs(adjoints, [plan.chain.last])
+                places = {edge.place for edges in adjoints.edges.values() for edge in edges}
+                wanted = [place for place in places if place[0] in behind or place == plan.chain.last]
+                if any(self._order(plan, place) is None for place in [*wanted, plan.chain.last]):
+                    continue
+                if gradients[plan.chain.last].requires_grad and not self._stays_apart(plan, rows):
+                    continue
+            kept.append(plan)
         self._plans = kept
         count: dict[str, int] = {}
         for plan in kept:
@@ -133,29 +140,55 @@ class SplitGraph:
     def _read(
         self, plan: _Plan, rows: SplitRows, gradients: Mapping[Place, Tensor], memory: int | None
     ) -> dict[int, Readings]:
-        work = Work(plan.site, plan.groups, plan.chain, "rows")
+        work = Work(plan.site, plan.groups, plan.chain, plan.way)
         cut = plan.chain.last
         found: dict[int, Readings] = {}
-        pairing = self._pairing(plan)
+        pairing = self._pairing(plan) if plan.way == "rows" else None
         gradient = gradients[cut]
         before = sum(math.prod(step.shape) for step in plan.chain.steps) + math.prod(plan.site.shape)
-        each = bytes_per_row(gradient) + before * gradient.element_size()
+        behind = bytes_per_row(gradient) if gradient.requires_grad else 0
+        each = behind + before * gradient.element_size()
         most = max(1, budget(memory, self._loss.device) // each)
         for piece in work.pieces(0, plan.site.sizes[1], most):
             block = work.block(piece)
             vectors = block.spread()
             parts: dict[int, Tensor] = {}
             for place, sums in block.sums.items():
-                parts[place[0]] = sums[:, 0]
+                parts[place[0]] = sums[:, 0] if plan.way == "rows" else sums[..., 0]
             if gradient.requires_grad:
                 for key, values in rows.along({cut: vectors}, pairing).by_node().items():
-                    values = values.to(vectors.dtype)
+                    values = values.to(vectors.dtype).view(piece.last - piece.first, -1)
                     parts[key] = parts[key] + values if key in parts else values
             for key, values in parts.items():
                 if key not in found:
                     found[key] = Readings(plan.site)
-                found[key].of_rows(piece.first, piece.last, values)
+                if plan.way == "rows":
+                    found[key].of_rows(piece.first, piece.last, values)
+                else:
+                    found[key].of_entries(piece.first, piece.last, piece.start, piece.stop, values)
         return found
+
+    def _stays_apart(self, plan: _Plan, rows: SplitRows) -> bool:
+        """Whether noise at a random half of the samples, at the cut, leaves all parts of the others exactly zero."""
+        cut = plan.chain.last
+        order = self._order(plan, cut)
+        assert order is not None
+        sizes, mine, others = order
+        known = cut, tuple(self._row_labels(plan.site))
+        if known not in self._apart:
+            metadata = plan.chain.cut.node._input_metadata[0]
+            generator = torch.Generator().manual_seed(0)
+            half = torch.randint(0, 2, (plan.groups.samples,), generator=generator).bool()
+            by_axis = half.view([sizes[axis] for axis in mine] + [1] * len(others))
+            spread = by_axis.expand([sizes[axis] for axis in (*mine, *others)])
+            back = sorted(range(len(sizes)), key=lambda place: (*mine, *others)[place])
+            mask = spread.permute(back).reshape(tuple(metadata.shape))
+            noise = torch.randn(mask.shape, generator=generator) * mask
+            vector = noise.to(metadata.device, metadata.dtype).unsqueeze(0)
+            parts = rows.along({cut: vector}, self._pairing(plan)).detail
+            quiet = parts.numel() == 0 or not bool(parts[0][:, ~half.to(parts.device)].count_nonzero())
+            self._apart[known] = quiet
+        return self._apart[known]
 
     def _pairing(self, plan: _Plan) -> Callable[[Place, Tensor, Tensor], Tensor]:
         """Sums the products of s and tangents by sample, `[rows]`."""
@@ -164,7 +197,7 @@ class SplitGraph:
             order = self._order(plan, place)
             assert order is not None
             sizes, mine, others = order
-            product = (fitted(s, tangent) * tangent).reshape(sizes).permute(*mine, *others)
+            product = (fitted(s, tangent) * tangent).reshape(sizes).permute((*mine, *others))
             return product.reshape(plan.groups.samples, -1).sum(1)
 
         return by_sample
@@ -172,11 +205,9 @@ class SplitGraph:
     def _order(self, plan: _Plan, place: Place) -> tuple[list[int], list[int], list[int]] | None:
         """Sizes of the factors of a tensor's axes, and which of those number the site's rows, and which do not."""
         labels = self._labels.get(place)
-        own = self._labels[plan.site.place]
-        lead, _, trail = plan.site.sizes
         if labels is None:
             return None
-        wanted = [label for _, label in _row_factors(plan.site.shape, own, lead, trail)]
+        wanted = self._row_labels(plan.site)
         factors = [factor for axis in labels for factor in axis]
         known = [factor.label for factor in factors]
         if any(known.count(label) != 1 for label in wanted):
@@ -185,13 +216,13 @@ class SplitGraph:
         others = [place for place in range(len(factors)) if place not in mine]
         return [factor.size for factor in factors], mine, others
 
-
-def _row_factors(shape: tuple[int, ...], labels: Labels, lead: int, trail: int) -> list[tuple[int, int]]:
-    """Size and label of the factors of the rows `l * P + p` of a site."""
-    before = _filling(shape, lead)
-    after = _filling(shape[::-1], trail)
-    axes = (*labels[:before], *labels[len(labels) - after :])
-    return [(factor.size, factor.label) for axis in axes for factor in axis if factor.size != 1]
+    def _row_labels(self, site: Site) -> list[int]:
+        """Labels of the factors of the rows `l * P + p` of a site."""
+        labels = self._labels[site.place]
+        lead, _, trail = site.sizes
+        before, after = _filling(site.shape, lead), _filling(site.shape[::-1], trail)
+        axes = (*labels[:before], *labels[len(labels) - after :])
+        return [factor.label for axis in axes for factor in axis if factor.size != 1]
 
 
 def _filling(shape: tuple[int, ...], size: int) -> int:

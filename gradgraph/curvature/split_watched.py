@@ -30,7 +30,7 @@ class Watched:
     Attributes:
         adjoints: how the gradients were made.
         structure: what the graph's structure says.
-        gradients: after `run`, the gradients that have a graph: of parameters by name, of others by place.
+        gradients: after `run`, the gradients: of parameters by name, of others by place.
     """
 
     def __init__(self, loss: Tensor, tensors: Mapping[str, Tensor], *, structural: bool) -> None:
@@ -46,14 +46,15 @@ class Watched:
         self._differentiate = partial(gradients_of, self._loss, self._params)
         found = self.adjoints(self._differentiate)
         self.structure.watch(self.adjoints)
-        self.gradients = {name: one for name, one in found.items() if one.requires_grad}
+        self.gradients = found
         self._params = {name: one for name, one in self._params.items() if name in found}
         return {name: one for name, one in found.items() if name not in self.structure.edges}
 
     @contextmanager
     def rows(self, reset: Callable[[], None]) -> Iterator[SplitRows]:
         """Inside, the second pass can be run."""
-        split = SplitPass(self.adjoints, self.gradients, self._params)
+        curved = {name: one for name, one in self.gradients.items() if one.requires_grad}
+        split = SplitPass(self.adjoints, curved, self._params)
         check = Check(self._loss, self._params, self._differentiate, self.adjoints)
         with split.hooked():
             yield SplitRows(split, reset, check)

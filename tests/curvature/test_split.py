@@ -295,6 +295,21 @@ def test_programs_made_at_random(seed: int) -> None:
     product = hvp(loss, tensors, direction)
     expected = sum(float((product[key] * direction[key]).sum()) for key in tensors)
     assert abs(math.fsum(result.contributions.values()) - expected) <= EXACT * scale_of(result), drawn.trail
+    # Entry by entry: what the structure tells is what a pass along the entry tells.
+    whole = curvature(loss, tensors, per_entry=True)
+    assert whole.entries is not None
+    reached = [key for key in tensors if whole.entries[key]]
+    if not reached:
+        return
+    key = max(reached, key=lambda name: tensors[name].numel())
+    for entry in (0, tensors[key].numel() - 1):
+        one = torch.zeros_like(tensors[key])
+        one.view(-1)[entry] = 1
+        alone = curvature(loss, {key: tensors[key]}, one)
+        for node, value in alone.contributions.items():
+            found = whole.entries[key].get(node)
+            split = 0.0 if found is None else float(found.reshape(-1)[entry])
+            assert abs(split - value) <= 1e-11 * (scale_of(alone) + scale_of(whole)), (drawn.trail, key, entry)
 
 
 def test_matches_torchs_full_hessian_on_a_transformer() -> None:

@@ -321,6 +321,27 @@ def test_a_backward_that_is_not_the_gradient_is_named() -> None:
         curvature(z.pow(3).sum(), x, along([x]))
 
 
+def test_a_hook_that_mixes_samples_does_not_deceive_the_structure() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    hidden = net[0](torch.randn(6, 3).double())
+    loss = functional.cross_entropy(net[1:](hidden).tanh(), torch.arange(6) % 2)
+    expected = hessian_diagonal(loss, net, method="batched")
+    whole = curvature(loss, net, per_entry=True)
+    assert whole.diagonal is not None
+    for name, values in expected.items():
+        torch.testing.assert_close(whole.diagonal[name], values, rtol=1e-11, atol=1e-13)
+    # Linear hooks are part of the Hessian as autograd has it; all rows, one by one, are right about them.
+    for hook in (lambda g: g.flip(0), lambda g: 2 * g):
+        handle = hidden.register_hook(hook)
+        expected = hessian_diagonal(loss, net, method="batched")
+        whole = curvature(loss, net, per_entry=True)
+        handle.remove()
+        assert whole.diagonal is not None
+        for name, values in expected.items():
+            torch.testing.assert_close(whole.diagonal[name], values, rtol=1e-11, atol=1e-13)
+
+
 def test_a_straight_through_estimator_is_split_as_autograd_sees_it() -> None:
     class Rounded(torch.autograd.Function):
         @staticmethod
