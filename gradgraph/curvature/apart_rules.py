@@ -204,11 +204,12 @@ def fitting(labels: Labels | None, shape: Shape | None) -> Labels:
 
 def operation(node: Any) -> str:
     """`Tanh` of a TanhBackward0, `TanhBackward` of a TanhBackwardBackward0; "" of a Function of the user's."""
-    return _operation(type(node))
+    kind: type = type(node)
+    return _operation(kind)
 
 
 @cache
-def _operation(kind: Any) -> str:
+def _operation(kind: type) -> str:
     if issubclass(kind, torch._C._FunctionBase):
         return ""  # a user's Function may bear the name of an operation
     return re.sub(r"Backward\d*$", "", kind.__name__)

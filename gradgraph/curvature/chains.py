@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
-from gradgraph.curvature.apart_rules import ELEMENTWISE, VIEWS, Shape, operation, shape_of
+from gradgraph.curvature.apart_rules import ELEMENTWISE, LOSSES, VIEWS, Shape, operation, shape_of
 from gradgraph.curvature.sites import Consumers, Place, Site
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk
 
-__all__ = ["CUT", "Block", "Chain", "Slopes", "Step", "chain_behind"]
+__all__ = ["CUT", "Block", "Chain", "Slopes", "Step", "chain_behind", "derivatives"]
 
 
 #: Of each step its first derivatives and its second ones times the adjoint, where it is by entry; and whether what is
@@ -63,6 +63,25 @@ class Block:
     def add(self, place: Place, products: Tensor) -> None:
         """Note what the operation at `place` contributes: by entry, of `value`'s shape."""
         self.sums[place] = products.reshape(*self.value.shape[:2], self.rows, -1).sum(-1)
+
+    def bend(self, place: Place, bend: Tensor | None) -> None:
+        """Note what an operation by entry contributes whose second derivatives, times its adjoint, are `bend`."""
+        if bend is None:
+            return
+        if self.fan is None:
+            self.add(place, self.value.square() * (self.by_unit(bend) if self.units else bend))
+            return
+        bend = bend.reshape(self.value.shape[2], -1)
+        if self.scale is not None:
+            bend = bend * self.scale.square()
+        self.add(place, self.value.square() * (self.fan.square() @ bend.t())[:, None, :, None])
+
+    def scaled(self, slope: Tensor, shape: Shape) -> Block:
+        """The block behind an operation by entry."""
+        if self.fan is None:
+            return self.moved(self.value * (self.by_unit(slope) if self.units else slope), shape, self.units)
+        slope = slope.reshape(self.value.shape[2], -1)
+        return replace(self, shape=shape, scale=slope if self.scale is None else self.scale * slope)
 
     def moved(self, value: Tensor, shape: Shape, units: int) -> Block:
         """The block one operation further."""
@@ -107,7 +126,7 @@ class Step:
     """One operation of a chain.
 
     Attributes:
-        kind: "entries", "matrix", "convolution" or "view".
+        kind: "entries", "matrix", "convolution", "view", or "loss": by entry and then summed up, which ends the chain.
         place: of its output.
         node: its node.
         slot: the one that the chain goes through.
@@ -170,11 +189,16 @@ class Chain:
             after, gradient = gradients[step.place], gradients[before]
             if after is None or gradient is None:
                 return False
+            if step.kind == "loss" and after.requires_grad:
+                del self.steps[self.steps.index(step) :]  # the sum is not the end
+                return True
             if step.place not in slopes:
                 after = after.detach()
                 if step.kind == "entries":
-                    slope, bend = _derivatives(step, edge, after)
+                    slope, bend = derivatives(step.node, [step.slot], edge, after)
                     slopes[step.place] = slope, bend, _close(slope * after, gradient.detach())
+                elif step.kind == "loss":
+                    slopes[step.place] = None, *_bend_of_loss(step, edge, after, gradient.detach())
                 else:
                     expected = _transposed(step, after, gradient.shape)
                     slopes[step.place] = None, None, _close(expected, gradient.detach())
@@ -186,21 +210,14 @@ class Chain:
     def carry(self, block: Block) -> Block:
         """The block at the cut."""
         for step in self.steps:
-            if step.kind == "entries":
+            if step.kind in ("entries", "loss"):
                 slope, bend, _ = self._slopes[step.place]
-                assert slope is not None
-                if block.fan is not None:
-                    block = _fanned(step, block, slope, bend)
-                    continue
-                if block.units:
-                    slope = block.by_unit(slope)
-                    bend = None if bend is None else block.by_unit(bend)
-                if bend is not None:
-                    block.add(step.place, block.value.square() * bend)
-                block = block.moved(block.value * slope, step.shape, block.units)
+                block.bend(step.place, bend)
+                if slope is not None:
+                    block = block.scaled(slope, step.shape)
             else:
                 block = _LINEAR[step.kind](step, block)
-        return block.multiplied()
+        return block
 
 
 def chain_behind(walk: Walk, consumers: Consumers, site: Site, *, by_row: bool) -> Chain:
@@ -210,7 +227,10 @@ def chain_behind(walk: Walk, consumers: Consumers, site: Site, *, by_row: bool) 
     lead, _, trail = site.sizes
     while len(found := consumers.get(place, ())) == 1:
         key, slot = found[0]
-        node = walk.nodes[key]
+        node: Any = walk.nodes[key]
+        if operation(node) in LOSSES and node._saved_reduction and len(walk.below(key)) == 1:
+            steps.append(Step("loss", (key, 0), node, slot, ()))
+            break
         step = _step(key, node, slot, shape)
         if key == 0 or step is None or len(node._input_metadata) > 1:
             break
@@ -257,19 +277,31 @@ def _kernel(node: Any, slot: int, saved: Mapping[str, Tensor]) -> Tensor | None:
 _WEIGHTS = {"Addmm": _matrix_of(1), "Mm": _matrix_of(0), "Convolution": _kernel}
 
 
-def _derivatives(step: Step, before: GradientEdge, adjoint: Tensor) -> tuple[Tensor, Tensor | None]:
+def derivatives(node: Any, slots: Sequence[int], before: GradientEdge, adjoint: Tensor) -> tuple[Tensor, Tensor | None]:
     """First derivatives of an operation by entry, and the second ones times the adjoint of its output, None for 0.
 
-    The node itself is run, on ones and then on its own graph: nothing is known here of any function.
+    The node itself is run, on ones and then on its own graph: nothing is known here of any function. `slots` are those
+    by which it takes what arrives at `before`.
     """
-    node: Any = step.node
     with torch.enable_grad():
         found = node(torch.ones_like(adjoint))
-    slope: Tensor = found[step.slot] if isinstance(found, tuple) else found
+        slope: Tensor = sum(found[slot] for slot in slots) if isinstance(found, tuple) else found
     bend = None
     if slope.requires_grad:
         (bend,) = torch.autograd.grad(slope, before, adjoint, retain_graph=True, allow_unused=True)
     return slope.detach(), None if bend is None else bend.detach()
+
+
+def _bend_of_loss(step: Step, before: GradientEdge, adjoint: Tensor, gradient: Tensor) -> tuple[Tensor | None, bool]:
+    """The second derivatives by each entry, and whether the operation explains the gradient."""
+    node: Any = step.node
+    with torch.enable_grad():
+        found = node(adjoint)
+    own: Tensor = found[step.slot] if isinstance(found, tuple) else found
+    bend = None
+    if own.requires_grad:
+        (bend,) = torch.autograd.grad(own, before, torch.ones_like(own), retain_graph=True, allow_unused=True)
+    return bend, _close(own.detach(), gradient)
 
 
 def _transposed(step: Step, adjoint: Tensor, shape: Sequence[int]) -> Tensor:
@@ -284,20 +316,6 @@ def _transposed(step: Step, adjoint: Tensor, shape: Sequence[int]) -> Tensor:
     )
     result: Tensor = found[0]
     return result
-
-
-def _fanned(step: Step, block: Block, slope: Tensor, bend: Tensor | None) -> Block:
-    """An operation by entry on tangents that are products: they stay so, and no product is formed."""
-    assert block.fan is not None
-    lead = block.value.shape[2]
-    slope = slope.reshape(lead, -1)
-    if bend is not None:
-        bend = bend.reshape(lead, -1)
-        if block.scale is not None:
-            bend = bend * block.scale.square()
-        block.add(step.place, block.value.square() * (block.fan.square() @ bend.t())[:, None, :, None])
-    scale = slope if block.scale is None else block.scale * slope
-    return replace(block, shape=step.shape, scale=scale)
 
 
 def _view(step: Step, block: Block) -> Block:

@@ -71,8 +71,8 @@ def hessian_diagonal(
             diagonal.
         generator: estimators: decides the random vectors, by one number drawn from it; by default one seeded 0, so
             that a call repeats.
-        shard: split rows and probes over the ranks of the default process group, which must all have this same loss. A batch of
-            another size may be rounded in another way; with `chunk_size=1` the bits are those of one process.
+        shard: split rows and probes over the ranks of the default process group, which must all have this same loss. A
+            batch of another size may be rounded in another way; with `chunk_size=1` the bits are those of one process.
         progress: True shows a progress bar, False none, None one on a terminal or in a notebook, after a second.
 
     Returns:
@@ -163,7 +163,7 @@ def _exact(
         if structure is not None:
             with torch.no_grad():
                 structure.run(share, bar.advance)
-                found.update(structure.results())
+                found.update(structure.results(share))
         one: Callable[[str], tuple[Tensor, ParameterReport]]
         if method == "accumulate":
             one = partial(accumulated, order=order, share=share, advance=bar.advance)

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgraph.curvature.budget import budget, bytes_per_row
-from gradgraph.curvature.chains import Block
+from gradgraph.curvature.chains import Block, derivatives
 from gradgraph.curvature.first_order import Differentiate, FirstOrder
 from gradgraph.curvature.graph_plan import GraphPlan
 from gradgraph.curvature.report import ParameterReport
 from gradgraph.curvature.rows import Plan, products_of
 from gradgraph.curvature.sharding import Share
-from gradgraph.curvature.sites import Place, Use
+from gradgraph.curvature.sites import Place, Term, Use
 from gradgraph.curvature.work import Piece, Work
 
 __all__ = ["GraphMethod"]
@@ -68,7 +68,9 @@ class GraphMethod:
         self._gradients: dict[Place, Tensor | None] = {}
         self._engine: dict[Place, Plan] = {}
         self._works: list[Work] = []
+        self._bends: list[tuple[Term, Tensor]] = []
         self._reset: Callable[[], None] = lambda: None
+        self._stand_ins: set[str] = set()  # parameters in place of whose gradients those of their sites are taken
         self._rows: dict[Place, int] = {}  # bytes of one behind a cut
         self.refused: dict[str, str] = {}
         self.tangents = 0
@@ -84,7 +86,10 @@ class GraphMethod:
         edges = {
             place: edge for ways in self._chains.values() for one in ways.values() for place, edge in one.edges.items()
         }
-        taken = {use.name for site in self._plan.sites for use in site.uses}
+        edges.update((term.place, term.edge) for term in self._plan.terms)
+        taken = {use.name for site in self._plan.sites for use in site.uses} - {
+            one.use.name for one in self._plan.terms
+        }
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
         received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
         self._gradients = dict(zip(edges, received, strict=False))
@@ -94,16 +99,29 @@ class GraphMethod:
                 for name, gradient in zip(others, received[len(edges) :], strict=True)
                 if gradient is not None
             }
+        self._stand_ins = taken
         for site in self._plan.sites:
             gradient = self._gradients[site.place]
             for use in site.uses:
-                if gradient is not None and not (use.name in found and found[use.name].requires_grad):
+                known = use.name not in taken or (use.name in found and found[use.name].requires_grad)
+                if gradient is not None and not known:
                     found[use.name] = gradient
         return found
 
     def plan(self, reset: Callable[[], None]) -> None:
         """Choose each site's way."""
         self._reset = reset
+        for term in self._plan.terms:
+            gradient = self._gradients[term.place]
+            if gradient is None:
+                continue
+            if gradient.requires_grad:
+                # What it gives to the loss is not a term of its own, and may go with what a site gives.
+                self.refused[term.use.name] = f"it enters through {term.node.name()}"
+                continue
+            _, bend = derivatives(term.node, term.slots, term.use.operand, gradient)
+            if bend is not None:
+                self._bends.append((term, bend))
         self._works = self._plan.works(self._chains, self._gradients, self._product)
         self.tangents = sum(work.each * work.site.sizes[1] for work in self._works)
 
@@ -111,11 +129,12 @@ class GraphMethod:
     def names(self) -> list[str]:
         """The parameters that are read off."""
         names = dict.fromkeys(use.name for work in self._works for use in work.site.uses)
+        names.update(dict.fromkeys(term.use.name for term in self._plan.terms))
         return [name for name in names if name not in self.refused]
 
     def supply(self, name: str, order: FirstOrder) -> bool:
         """See to it that `order` has the gradient of a parameter itself, not of z; whether that has a graph."""
-        if any(use.name == name for site in self._plan.sites for use in site.uses):
+        if name in self._stand_ins:
             (found,) = self._differentiated([get_gradient_edge(self._tensors[name])])
             assert found is not None
             with torch.enable_grad():
@@ -142,22 +161,26 @@ class GraphMethod:
             work.seconds += time.perf_counter() - began
         self._flush(waiting, advance)
 
-    def results(self) -> dict[str, tuple[Tensor, ParameterReport]]:
-        """The diagonal and how it was computed, by name."""
+    def results(self, share: Share) -> dict[str, tuple[Tensor, ParameterReport]]:
+        """This rank's part of the diagonal and how it was computed, by name."""
         names = set(self.names)
         uses = [(use, diagonal) for work in self._works for use, diagonal in work.results() if use.name in names]
+        uses += [(term.use, bend) for term, bend in self._bends if term.use.name in names and share.rank == 0]
         values = _carried_back(uses, {name: self._plan.edges[name] for name in self.names})
-        return {name: (values[name], self._report(name)) for name in self.names}
+        zeros = {name: torch.zeros_like(self._tensors[name]) for name in self.names if name not in values}
+        return {name: ({**values, **zeros}[name], self._report(name)) for name in self.names}
 
     def _report(self, name: str) -> ParameterReport:
         works = [work for work in self._works if any(use.name == name for use in work.site.uses)]
+        terms = [f"{term.node.name()} by entry" for term in self._plan.terms if term.use.name == name]
+        curved = any(work.curved for work in works) or any(term.use.name == name for term, _ in self._bends)
         return ParameterReport(
             method="graph",
             exact=True,
             passes=sum(work.passes for work in works),
-            chunk=max(work.chunk for work in works),
-            reason="; ".join(dict.fromkeys(work.reason for work in works)),
-            reached="curved" if any(work.curved for work in works) else "linear",
+            chunk=max((work.chunk for work in works), default=0),
+            reason="; ".join(dict.fromkeys([*(work.reason for work in works), *terms])),
+            reached="curved" if curved else "linear",
             seconds=sum(work.seconds for work in works),
         )
 
@@ -186,12 +209,15 @@ class GraphMethod:
         """Send what waits, all that has one cut together."""
         for place, sent in waiting.items():
             began = time.perf_counter()
-            vectors = torch.cat([one.block.spread() for one in sent]) if len(sent) > 1 else sent[0].block.spread()
-            edge = sent[0].work.chain.cut
-            before = self._passes(place)
-            product = self._product(place, edge, vectors)
-            self._check(place, edge, sent, vectors, product)
-            start = 0
+            before, start, product = self._passes(place), 0, None
+            gradient = self._gradients[place]
+            if gradient is not None and gradient.requires_grad:
+                for one in sent:
+                    one.block = one.block.multiplied()
+                vectors = torch.cat([one.block.spread() for one in sent]) if len(sent) > 1 else sent[0].block.spread()
+                edge = sent[0].work.chain.cut
+                product = self._product(place, edge, vectors)
+                self._check(place, edge, sent, vectors, product)
             works = dict.fromkeys(one.work for one in sent)
             for one in sent:
                 part = None if product is None else product[start : start + one.piece.size]
@@ -264,7 +290,7 @@ def _carried_back(uses: list[tuple[Use, Tensor]], edges: Mapping[str, GradientEd
     selected: list[tuple[Use, Tensor]] = []
     for use, diagonal in uses:
         if use.operand == edges[use.name]:
-            values[use.name] = diagonal
+            values[use.name] = values[use.name] + diagonal if use.name in values else diagonal
         else:
             selected.append((use, diagonal))
     names = list(dict.fromkeys(use.name for use, _ in selected))
@@ -275,5 +301,6 @@ def _carried_back(uses: list[tuple[Use, Tensor]], edges: Mapping[str, GradientEd
             [diagonal for _, diagonal in selected],
             retain_graph=True,
         )
-        values.update(zip(names, found, strict=True))
+        for name, diagonal in zip(names, found, strict=True):
+            values[name] = values[name] + diagonal if name in values else diagonal
     return values

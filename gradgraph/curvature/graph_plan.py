@@ -31,6 +31,7 @@ class GraphPlan:
 
     Attributes:
         sites: where they enter.
+        terms: operations by entry that take them as well.
         refused: why a parameter has no site, in words.
         edges: where the gradient of each parameter arrives.
     """
@@ -39,8 +40,9 @@ class GraphPlan:
         self._walk = Walk()
         self._walk.follow([get_gradient_edge(loss)])
         lay_fuses(self._walk)
-        found = find_sites(self._walk, tensors)
+        found = find_sites(self._walk, tensors, terms=True)
         self.sites = found.sites
+        self.terms = found.terms
         self.refused = found.refused
         self.edges = found.edges
         self._consumers = found.consumers

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from gradgraph.curvature.apart_rules import PARTS, VIEWS, Shape, operation, shape_of
+from gradgraph.curvature.apart_rules import ELEMENTWISE, PARTS, VIEWS, Shape, operation, shape_of
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk
 
-__all__ = ["Consumers", "Place", "Site", "Sites", "Use", "find_sites"]
+__all__ = ["Consumers", "Place", "Site", "Sites", "Term", "Use", "find_sites"]
 
 #: Key of a node and number of one of its outputs.
 Place = tuple[int, int]
@@ -87,12 +87,35 @@ class Site:
         return [use for use in (self.weight, self.bias) if use is not None]
 
 
+@dataclass(frozen=True)
+class Term:
+    """A use by an operation by entry, of the use's own shape: a penalty on the parameter, for instance.
+
+    Attributes:
+        use: what enters.
+        place: of the operation's output.
+        node: the operation.
+        slots: by which it enters.
+    """
+
+    use: Use
+    place: Place
+    node: Node
+    slots: tuple[int, ...]
+
+    @property
+    def edge(self) -> GradientEdge:
+        """Where the gradient of the output arrives."""
+        return GradientEdge(self.node, 0)
+
+
 @dataclass
 class Sites:
     """What `find_sites` found.
 
     Attributes:
         sites: in no order.
+        terms: uses beside them, where they were asked for.
         refused: why a parameter has none, in words.
         consumers: of every output.
         edges: where the gradient of each parameter arrives.
@@ -102,10 +125,14 @@ class Sites:
     refused: dict[str, str]
     consumers: Consumers
     edges: dict[str, GradientEdge]
+    terms: list[Term] = field(default_factory=list)
 
 
-def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
-    """The sites of those of `tensors` whose every use is one. `walk` starts at the loss alone."""
+def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False) -> Sites:
+    """The sites of those of `tensors` whose every use is one, or with `terms` a term.
+
+    `walk` starts at the loss alone.
+    """
     consumers: dict[Place, list[tuple[int, int]]] = {}
     for u, v, slot, output_nr in zip(walk.source, walk.target, walk.slot, walk.output_nr, strict=True):
         consumers.setdefault((v, output_nr), []).append((u, slot))
@@ -117,8 +144,10 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
         if edge.node not in walk.key_of:
             continue
         uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))
+        count = len(uses)
+        own_terms = _take_terms(walk, name, walk.key_of[edge.node], uses) if terms else []
         if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
-            found.refused[name] = f"it is used at {len(uses)} places"
+            found.refused[name] = f"it is used at {count} places"
             continue
         known = [_recognised(walk, name, place, key, slot) for place, key, slot in uses]
         strange = [walk.nodes[key].name() for (_, key, _), one in zip(uses, known, strict=True) if one is None]
@@ -128,7 +157,43 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor]) -> Sites:
         for one in known:
             if one is not None:
                 _add(found.sites, *one)
+        found.terms += own_terms
     return found
+
+
+def _take_terms(walk: Walk, name: str, own: int, uses: list[tuple[Place, int, int]]) -> list[Term]:
+    """Take those out of `uses`, of the parameter whose node is `own`, that are terms."""
+    slots: dict[tuple[Place, int], list[int]] = {}
+    for place, key, slot in uses:
+        node = walk.nodes[key]
+        if operation(node) in ELEMENTWISE and shape_of(node, 0) == shape_of(walk.nodes[place[0]], place[1]) != ():
+            slots.setdefault((place, key), []).append(slot)
+    for place, key in list(slots):
+        edges = range(walk.start[key], walk.start[key + 1])
+        others = [walk.target[edge] for edge in edges if walk.slot[edge] not in slots[place, key]]
+        if _reaches(walk, others, own):
+            del slots[place, key]  # w * f(w) is more than what w is by entry
+    uses[:] = [one for one in uses if one[:2] not in slots]
+    found = []
+    for (place, key), several in slots.items():
+        operand = GradientEdge(walk.nodes[place[0]], place[1])
+        shape = shape_of(walk.nodes[place[0]], place[1])
+        found.append(Term(Use(name, operand, shape or ()), (key, 0), walk.nodes[key], tuple(several)))
+    return found
+
+
+def _reaches(walk: Walk, keys: list[int], wanted: int) -> bool:
+    """Whether any of the nodes `keys` is, or leads to, the node `wanted`."""
+    seen: set[int] = set()
+    stack = list(keys)
+    while stack:
+        key = stack.pop()
+        if key == wanted:
+            return True
+        if key not in seen:
+            seen.add(key)
+            stack += walk.below(key)
+    return False
 
 
 def _uses(walk: Walk, consumers: Consumers, place: Place) -> list[tuple[Place, int, int]]:
