@@ -28,9 +28,9 @@ from gradgraph.walk import Walk
 __all__ = ["CUT", "Block", "Chain", "Slopes", "Step", "chain_behind", "derivatives"]
 
 
-#: Of each step its first derivatives and its second ones times the adjoint, where it is by entry; and whether what is
-#: known of it explains the gradients.
-Slopes = dict[Place, tuple[Tensor | None, Tensor | None, bool]]
+#: Of each step, by place and slot (two chains may meet at one operation, each through another slot), its first
+#: derivatives and its second ones times the adjoint, where it is by entry; and whether they explain the gradients.
+Slopes = dict[tuple[Place, int], tuple[Tensor | None, Tensor | None, bool]]
 
 #: Stands in the sums of a block for all operations behind the cut.
 CUT: Place = (-1, 0)
@@ -192,17 +192,18 @@ class Chain:
             if step.kind == "loss" and after.requires_grad:
                 del self.steps[self.steps.index(step) :]  # the sum is not the end
                 return True
-            if step.place not in slopes:
+            way = step.place, step.slot
+            if way not in slopes:
                 after = after.detach()
                 if step.kind == "entries":
                     slope, bend = derivatives(step.node, [step.slot], edge, after)
-                    slopes[step.place] = slope, bend, _close(slope * after, gradient.detach())
+                    slopes[way] = slope, bend, _close(slope * after, gradient.detach())
                 elif step.kind == "loss":
-                    slopes[step.place] = None, *_bend_of_loss(step, edge, after, gradient.detach())
+                    slopes[way] = None, *_bend_of_loss(step, edge, after, gradient.detach())
                 else:
                     expected = _transposed(step, after, gradient.shape)
-                    slopes[step.place] = None, None, _close(expected, gradient.detach())
-            if not slopes[step.place][2]:
+                    slopes[way] = None, None, _close(expected, gradient.detach())
+            if not slopes[way][2]:
                 return False
             before, edge = step.place, step.edge
         return True
@@ -211,7 +212,7 @@ class Chain:
         """The block at the cut."""
         for step in self.steps:
             if step.kind in ("entries", "loss"):
-                slope, bend, _ = self._slopes[step.place]
+                slope, bend, _ = self._slopes[step.place, step.slot]
                 block.bend(step.place, bend)
                 if slope is not None:
                     block = block.scaled(slope, step.shape)

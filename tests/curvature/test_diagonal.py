@@ -234,3 +234,20 @@ def test_names_of_the_caller() -> None:
     parts: list[Any] = [mine, model.weight, fresh()]
     result = hessian_diagonal((parts[0] * parts[1] * parts[2]).pow(2).sum(), iter(parts))
     assert list(result)[:2] == ["mine", "model.weight"]
+
+
+def test_chains_that_meet_at_one_operation_through_different_slots() -> None:
+    """Of tanh's second derivative one parameter is behind the gradient, the other behind the result."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    x = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    penalty = slope.square().mean()
+    params = {"weight": net[2].weight, "bias": net[0].bias, "x": x}
+    for order in (list(params), list(params)[::-1]):
+        chosen = {name: params[name] for name in order}
+        read = hessian_diagonal(penalty, chosen, method="graph")
+        rows = hessian_diagonal(penalty, chosen, method="batched")
+        assert read.report["weight"].method == "graph"
+        for name, expected in rows.items():
+            torch.testing.assert_close(read[name], expected, rtol=1e-12, atol=1e-14)
