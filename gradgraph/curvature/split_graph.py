@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from gradgraph.curvature.apart import labels_of
 from gradgraph.curvature.budget import budget, bytes_per_row
 from gradgraph.curvature.chains import Chain, Slopes, chain_behind
+from gradgraph.curvature.features import features, placed
 from gradgraph.curvature.groups import Groups, grouped
 from gradgraph.curvature.readings import Readings
 from gradgraph.curvature.sites import Place, Site, Use, find_sites
@@ -83,7 +85,7 @@ class SplitGraph:
         """Take note of how the gradients are made."""
         self._adjoints = adjoints
 
-    def choose(self, rows: SplitRows, gradients: Mapping[Place, Tensor]) -> list[str]:
+    def choose(self, rows: SplitRows, gradients: Mapping[Any, Tensor]) -> list[str]:
         """Keep the sites at which all that matters is told apart by sample; the names of the parameters there.
 
         `watch` was called before. The structure does not show hooks: whether one mixes samples, a pass tells for each
@@ -97,13 +99,13 @@ class SplitGraph:
                 continue
             if not plan.chain.prepare(gradients, slopes):
                 plan = _Plan(plan.site, plan.groups, Chain(plan.site, ()), plan.way)
-            if plan.way == "rows":
+            if plan.way == "rows" and gradients[plan.chain.last].requires_grad:
                 behind = after_outputs(adjoints, [plan.chain.last])
                 places = {edge.place for edges in adjoints.edges.values() for edge in edges}
                 wanted = [place for place in places if place[0] in behind or place == plan.chain.last]
                 if any(self._order(plan, place) is None for place in [*wanted, plan.chain.last]):
                     continue
-                if gradients[plan.chain.last].requires_grad and not self._stays_apart(plan, rows):
+                if not self._stays_apart(plan, rows):
                     continue
             kept.append(plan)
         self._plans = kept
@@ -114,7 +116,7 @@ class SplitGraph:
         return [name for name in self._tensors if count.get(name, 0) and count[name] == self._uses[name]]
 
     def entries(
-        self, rows: SplitRows, gradients: Mapping[Place, Tensor], names: Iterable[str], memory: int | None
+        self, rows: SplitRows, gradients: Mapping[Any, Tensor], names: Iterable[str], memory: int | None
     ) -> dict[str, dict[int, Tensor]]:
         """By name and node what each adds to the diagonal, in the parameter's shape."""
         wanted = set(names)
@@ -138,7 +140,7 @@ class SplitGraph:
         return values
 
     def _read(
-        self, plan: _Plan, rows: SplitRows, gradients: Mapping[Place, Tensor], memory: int | None
+        self, plan: _Plan, rows: SplitRows, gradients: Mapping[Any, Tensor], memory: int | None
     ) -> dict[int, Readings]:
         work = Work(plan.site, plan.groups, plan.chain, plan.way)
         cut = plan.chain.last
@@ -151,11 +153,11 @@ class SplitGraph:
         most = max(1, budget(memory, self._loss.device) // each)
         for piece in work.pieces(0, plan.site.sizes[1], most):
             block = work.block(piece)
-            vectors = block.spread()
             parts: dict[int, Tensor] = {}
             for place, sums in block.sums.items():
                 parts[place[0]] = sums[:, 0] if plan.way == "rows" else sums[..., 0]
             if gradient.requires_grad:
+                vectors = block.multiplied().spread()
                 for key, values in rows.along({cut: vectors}, pairing).by_node().items():
                     values = values.to(vectors.dtype).view(piece.last - piece.first, -1)
                     parts[key] = parts[key] + values if key in parts else values
@@ -167,6 +169,37 @@ class SplitGraph:
                 else:
                     found[key].of_entries(piece.first, piece.last, piece.start, piece.stop, values)
         return found
+
+    def unsure(self, names: Iterable[str], gradients: Mapping[Any, Tensor]) -> list[str]:
+        """Those whose gradient is not plainly what the gradient of z makes it: hooks do not show in the structure."""
+        wanted = set(names)
+        uses = [(plan.site, use) for plan in self._plans for use in plan.site.uses if use.name in wanted]
+        return list(dict.fromkeys(use.name for site, use in uses if not self._explained(site, use, gradients)))
+
+    def _explained(self, site: Site, use: Use, gradients: Mapping[Any, Tensor]) -> bool:
+        own = get_gradient_edge(self._tensors[use.name])
+        direct = (use.operand.node, use.operand.output_nr) == (own.node, own.output_nr)
+        turned = type(use.operand.node).__name__ == "TBackward0"
+        if self._uses[use.name] != 1 or site.kind == "embedding" or not (direct or turned):
+            return False
+        slope, actual = gradients[site.place].detach().reshape(site.sizes), gradients[use.name].detach()
+        if use is site.bias:
+            expected = slope.sum((0, 2)).reshape(use.shape)
+        else:
+            data = features(site)
+            if data.shape[2] == 1:
+                whole = data.expand(-1, site.sizes[0], 1, site.sizes[2]).flatten(1)
+                read = slope.transpose(0, 1).flatten(1) @ whole.t()
+            elif data.shape[:1] == (1,) and data.shape[2] == site.sizes[1]:
+                read = (data[0] * slope).sum((0, 2)).unsqueeze(1)
+            else:
+                return False
+            expected = placed(site, read)
+        expected = expected if direct else expected.t()
+        if expected.shape != actual.shape or expected.dtype != actual.dtype:
+            return False
+        close = torch.finfo(actual.dtype).eps ** 0.5 * float(actual.abs().max())
+        return bool((expected - actual).abs().max() <= close)
 
     def _stays_apart(self, plan: _Plan, rows: SplitRows) -> bool:
         """Whether noise at a random half of the samples, at the cut, leaves all parts of the others exactly zero."""

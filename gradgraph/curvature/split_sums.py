@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.first_order import FirstOrder
 from gradgraph.curvature.progress import Progress
 from gradgraph.curvature.rows import one_hots
-from gradgraph.curvature.split_adjoints import Place
 from gradgraph.curvature.split_graph import SplitGraph
 from gradgraph.curvature.split_result import added
 from gradgraph.curvature.split_rows import SplitRows, wide_of
@@ -49,7 +48,7 @@ def exact_trace(
     rows: SplitRows,
     order: FirstOrder,
     structure: SplitGraph,
-    gradients: Mapping[Place, Tensor],
+    gradients: Mapping[Any, Tensor],
     per_entry: bool,
     memory: int | None,
     progress: bool | None,
@@ -59,7 +58,9 @@ def exact_trace(
     with Progress(sum(one.numel() for one in order.gradients.values()), "curvature", progress) as bar, torch.no_grad():
         names = structure.choose(rows, gradients)
         known = structure.entries(rows, gradients, names, memory)
-        names = [name for name in names if _holds(rows, name, order.gradients[name], known[name])]
+        unsure = structure.unsure(names, gradients)
+        holding = _holding(rows, {name: order.gradients[name] for name in unsure}, known, memory)
+        names = [name for name in names if name not in unsure or name in holding]
         entries |= {name: known[name] for name in names}
         bar.advance(sum(order.tensors[name].numel() for name in names))
         for name, gradient in order.gradients.items():
@@ -84,19 +85,43 @@ def exact_trace(
     return found
 
 
-def _holds(rows: SplitRows, name: str, gradient: Tensor, parts: Mapping[int, Tensor]) -> bool:
-    """Whether a pass along the largest entry gives what was read off the structure, which shows no hooks."""
-    sizes = torch.zeros(gradient.numel(), dtype=gradient.dtype, device=gradient.device)
+def _holding(
+    rows: SplitRows, gradients: Mapping[str, Tensor], known: Mapping[str, Mapping[int, Tensor]], memory: int | None
+) -> list[str]:
+    """The parameters of which a pass along the largest entry gives what was read off the structure, with its hooks."""
+    entries = {name: _largest(gradient, known[name]) for name, gradient in gradients.items() if gradient.numel()}
+    names = list(entries)
+    holding = [name for name in gradients if name not in entries]
+    chunk = chunk_for(whole_of(gradients), None, memory)[0] if names else 1
+    for first in range(0, len(names), chunk):
+        some = names[first : first + chunk]
+        directions = {name: gradients[name].new_zeros((len(some), *gradients[name].shape)) for name in some}
+        for row, name in enumerate(some):
+            directions[name][row] = one_hots(gradients[name], entries[name], 1)[0]
+        numbers = rows.along(directions)
+        found = {key: values.tolist() for key, values in numbers.by_node().items()}
+        for row, (name, scale) in enumerate(zip(some, numbers.parts.abs().sum(1).tolist(), strict=True)):
+            read = {key: float(one.reshape(-1)[entries[name]]) for key, one in known[name].items()}
+            close = torch.finfo(gradients[name].dtype).eps ** 0.5 * scale
+            alike = [abs(values[row] - read.get(key, 0.0)) <= close for key, values in found.items()]
+            if all(alike) and all(key in found or abs(value) <= close for key, value in read.items()):
+                holding.append(name)
+    return holding
+
+
+def _largest(gradient: Tensor, parts: Mapping[int, Tensor]) -> int:
+    """Number of the entry that most is added to."""
+    sizes = torch.zeros_like(gradient).reshape(-1)
     for one in parts.values():
         sizes += one.reshape(-1).abs()
-    if not len(sizes):
-        return True
-    entry = int(sizes.nan_to_num(0.0, posinf=0.0).argmax())
-    numbers = rows.along({name: one_hots(gradient, entry, 1)})
-    found = {key: float(value) for key, value in numbers.by_node().items()}
-    close = torch.finfo(gradient.dtype).eps ** 0.5 * float(numbers.parts.abs().sum())
-    read = {key: float(one.reshape(-1)[entry]) for key, one in parts.items()}
-    return not any(abs(found.get(key, 0.0) - read.get(key, 0.0)) > close for key in {*found, *read})
+    return int(sizes.nan_to_num(0.0, posinf=0.0).argmax())
+
+
+def whole_of(gradients: Mapping[str, Tensor]) -> Tensor:
+    """All gradients as one vector, with a graph."""
+    first = next(iter(gradients.values()))
+    with torch.enable_grad():
+        return torch.cat([one.reshape(-1).to(first.device, first.dtype) for one in gradients.values()])
 
 
 def _diagonal(tensor: Tensor, parts: Mapping[int, Tensor]) -> Tensor:
@@ -123,11 +148,7 @@ def estimated_trace(
     if not order.gradients:
         return found
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    with torch.enable_grad():
-        whole = torch.cat(
-            [one.reshape(-1).to(next(iter(order.gradients.values())).device) for one in order.gradients.values()]
-        )
-    chunk, _ = chunk_for(whole, None, memory)
+    chunk, _ = chunk_for(whole_of(order.gradients), None, memory)
     totals: list[float] = []
     sums: dict[int, list[float]] = {}
     with Progress(probes, "curvature", progress) as bar:

@@ -342,6 +342,19 @@ def test_a_hook_that_mixes_samples_does_not_deceive_the_structure() -> None:
             torch.testing.assert_close(whole.diagonal[name], values, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("turned", [lambda w: w.t(), lambda w: w.view(4, 3).transpose(0, 1)])
+def test_a_hook_on_the_way_to_a_weight_does_not_deceive_the_structure(turned: Any) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    other = turned(weight)
+    other.register_hook(lambda g: 2 * g)
+    loss = (torch.randn(5, 3).double() @ other).exp().pow(2).mean()
+    expected = hessian_diagonal(loss, weight, method="batched")["weight"]
+    whole = curvature(loss, weight, per_entry=True)
+    assert whole.diagonal is not None
+    torch.testing.assert_close(whole.diagonal["weight"], expected, rtol=1e-11, atol=1e-13)
+
+
 def test_a_straight_through_estimator_is_split_as_autograd_sees_it() -> None:
     class Rounded(torch.autograd.Function):
         @staticmethod
