@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ from gradgraph.curvature.graph_plan import GraphPlan
 from gradgraph.curvature.report import ParameterReport
 from gradgraph.curvature.rows import Plan, products_of
 from gradgraph.curvature.sharding import Share
-from gradgraph.curvature.sites import Place, Term, Use
+from gradgraph.curvature.sites import Place, Site, Term, Use
 from gradgraph.curvature.work import Piece, Work
 
 __all__ = ["GraphMethod"]
@@ -91,8 +92,13 @@ class GraphMethod:
             one.use.name for one in self._plan.terms
         }
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
-        received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
+        with _taken(self._plan) as arrived:
+            received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
         self._gradients = dict(zip(edges, received, strict=False))
+        for one in self._plan.entered:
+            # What is captured at a node that runs as well has not been through the hooks on its output.
+            if one.place in arrived and arrived[one.place] is not self._gradients[one.place]:
+                self._refuse(one, f"a hook changes the gradient of {one.node.name()}")
         with torch.enable_grad():
             found = {
                 name: gradient.to_dense()
@@ -117,12 +123,15 @@ class GraphMethod:
                 continue
             if gradient.requires_grad:
                 # What it gives to the loss is not a term of its own, and may go with what a site gives.
-                self.refused[term.use.name] = f"it enters through {term.node.name()}"
+                self._refuse(term, f"it enters through {term.node.name()}")
                 continue
             _, bend = derivatives(term.node, term.slots, term.use.operand, gradient)
             if bend is not None:
                 self._bends.append((term, bend))
-        self._works = self._plan.works(self._chains, self._gradients, self._product)
+        chains = {
+            site: ways for site, ways in self._chains.items() if any(use.name not in self.refused for use in site.uses)
+        }
+        self._works = self._plan.works(chains, self._gradients, self._product)
         self.tangents = sum(work.each * work.site.sizes[1] for work in self._works)
 
     @property
@@ -163,12 +172,33 @@ class GraphMethod:
 
     def results(self, share: Share) -> dict[str, tuple[Tensor, ParameterReport]]:
         """This rank's part of the diagonal and how it was computed, by name."""
-        names = set(self.names)
-        uses = [(use, diagonal) for work in self._works for use, diagonal in work.results() if use.name in names]
-        uses += [(term.use, bend) for term, bend in self._bends if term.use.name in names and share.rank == 0]
-        values = _carried_back(uses, {name: self._plan.edges[name] for name in self.names})
-        zeros = {name: torch.zeros_like(self._tensors[name]) for name in self.names if name not in values}
-        return {name: ({**values, **zeros}[name], self._report(name)) for name in self.names}
+        uses = [(use, diagonal) for work in self._works for use, diagonal in work.results()]
+        uses += [(term.use, bend) for term, bend in self._bends if share.rank == 0]
+        selected = [(use, one) for use, one in uses if use.operand != self._plan.edges[use.name]]
+        self._check_selections(selected)
+        self._agree(share)
+        values = {name: torch.zeros_like(self._tensors[name]) for name in self.names}
+        for use, diagonal in uses:
+            if use.name in values:
+                values[use.name] += self._plan.handed_back(use, diagonal)
+        return {name: (values[name], self._report(name)) for name in self.names}
+
+    def _check_selections(self, selected: list[tuple[Use, Tensor]]) -> None:
+        """Refuse the parameters on selections of which a hook has a say: the engine then gives something else."""
+        for use, diagonal in selected:
+            if use.name not in self.refused:
+                own = self._plan.edges[use.name]
+                (found,) = torch.autograd.grad([use.operand], [own], [diagonal], retain_graph=True)
+                if not torch.equal(found, self._plan.handed_back(use, diagonal)):
+                    self.refused[use.name] = "a hook changes the gradient of a selection of it"
+
+    def _agree(self, share: Share) -> None:
+        """Refuse what another rank has refused."""
+        flags = torch.tensor([float(name in self.refused) for name in self._tensors])
+        share.sum_([flags])
+        for name, flag in zip(self._tensors, flags.tolist(), strict=True):
+            if flag and name in self.names:
+                self.refused[name] = _DISAGREES
 
     def _report(self, name: str) -> ParameterReport:
         works = [work for work in self._works if any(use.name == name for use in work.site.uses)]
@@ -204,6 +234,9 @@ class GraphMethod:
         """Bytes to spend; what little nets need is there, and looking for it takes longer than they do."""
         total = sum(self._bytes(work) * work.each * work.site.sizes[1] for work in self._works)
         return total if self._memory is None and total <= _LITTLE else budget(self._memory, self._loss.device)
+
+    def _refuse(self, one: Site | Term, why: str) -> None:
+        self.refused.update((use.name, why) for use in one.uses)
 
     def _flush(self, waiting: dict[Place, list[_Sent]], advance: Callable[[int], None]) -> None:
         """Send what waits, all that has one cut together."""
@@ -264,7 +297,7 @@ class GraphMethod:
             for work in dict.fromkeys(one.work for one in same):
                 work.checked = True
                 if not agrees:
-                    self.refused.update(dict.fromkeys((use.name for use in work.site.uses), _DISAGREES))
+                    self._refuse(work.site, _DISAGREES)
 
     def _mixture(self, place: Place, edge: GradientEdge, mask: Tensor | None, vectors: Tensor, product: Tensor) -> bool:
         generator = torch.Generator(vectors.device).manual_seed(0)
@@ -284,23 +317,20 @@ class GraphMethod:
         return bool(torch.dist(alone, expected) <= close * torch.linalg.vector_norm(expected))
 
 
-def _carried_back(uses: list[tuple[Use, Tensor]], edges: Mapping[str, GradientEdge]) -> dict[str, Tensor]:
-    """The diagonal of each parameter, from those of the selections of it: what their own backward does."""
-    values: dict[str, Tensor] = {}
-    selected: list[tuple[Use, Tensor]] = []
-    for use, diagonal in uses:
-        if use.operand == edges[use.name]:
-            values[use.name] = values[use.name] + diagonal if use.name in values else diagonal
-        else:
-            selected.append((use, diagonal))
-    names = list(dict.fromkeys(use.name for use, _ in selected))
-    if names:
-        found = torch.autograd.grad(
-            [use.operand for use, _ in selected],
-            [edges[name] for name in names],
-            [diagonal for _, diagonal in selected],
-            retain_graph=True,
-        )
-        for name, diagonal in zip(names, found, strict=True):
-            values[name] = values[name] + diagonal if name in values else diagonal
-    return values
+@contextmanager
+def _taken(plan: GraphPlan) -> Iterator[dict[Place, Tensor | None]]:
+    """What gradient each site and each term takes in the passes inside the block."""
+    found: dict[Place, Tensor | None] = {}
+
+    def taking(place: Place) -> Callable[[tuple[Tensor | None, ...]], None]:
+        def take(gradients: tuple[Tensor | None, ...]) -> None:
+            found[place] = gradients[0]
+
+        return take
+
+    handles = [one.node.register_prehook(taking(one.place)) for one in plan.entered]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
@@ -13,7 +14,7 @@ from gradgraph.curvature.apart_rules import shape_of
 from gradgraph.curvature.chains import Chain, Slopes, chain_behind
 from gradgraph.curvature.features import count_of
 from gradgraph.curvature.groups import Groups, grouped, probed
-from gradgraph.curvature.sites import Place, Site, find_sites
+from gradgraph.curvature.sites import Place, Site, Term, Use, find_sites
 from gradgraph.curvature.work import Way, Work
 from gradgraph.teardown import lay_fuses
 from gradgraph.walk import Walk
@@ -46,6 +47,24 @@ class GraphPlan:
         self.refused = found.refused
         self.edges = found.edges
         self._consumers = found.consumers
+
+    @property
+    def entered(self) -> list[Site | Term]:
+        """The nodes by which parameters enter."""
+        return [*self.sites, *self.terms]
+
+    def handed_back(self, use: Use, tensor: Tensor) -> Tensor:
+        """A tensor of the use's shape in that of its parameter: the backward of the selections, hooks apart."""
+        walk, own = self._walk, self.edges[use.name]
+        key, nr = walk.key_of[use.operand.node], use.operand.output_nr
+        while (walk.nodes[key], nr) != (own.node, own.output_nr):
+            node: Any = walk.nodes[key]
+            outputs: list[Tensor | None] = [None] * len(node._input_metadata)
+            outputs[nr] = tensor
+            tensor = node(*outputs)
+            edge = walk.start[key]
+            key, nr = walk.target[edge], walk.output_nr[edge]
+        return tensor
 
     def chains(self) -> dict[Site, dict[Way, Chain]]:
         """What may follow each site, by the way that is taken there."""

@@ -108,6 +108,11 @@ class Term:
         """Where the gradient of the output arrives."""
         return GradientEdge(self.node, 0)
 
+    @property
+    def uses(self) -> list[Use]:
+        """What enters here."""
+        return [self.use]
+
 
 @dataclass
 class Sites:
