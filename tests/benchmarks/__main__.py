@@ -1,8 +1,9 @@
 """Runs every benchmark and prints its table; `--write` puts the tables into docs/performance.md.
 
 pip install -c constraints.txt -e ".[test,bench]"
-python -m tests.benchmarks [--write] [trace] [record] [memory] [batched] [products] [blocks] [startup]
-                           [pictures] [lanes] [layout] [growth] [million]
+python -m tests.benchmarks [--write] [trace] [record] [memory] [batched] [curvature] [estimates]
+                           [contributions] [products] [blocks] [startup] [pictures] [lanes] [layout]
+                           [growth] [million]
 
 `million` takes minutes and many gigabytes, and runs only when it is named.
 """
@@ -16,13 +17,27 @@ from pathlib import Path
 
 import torch
 
-from tests.benchmarks import batched, layout, memory, pictures, products, record, startup, trace
+from tests.benchmarks import (
+    batched,
+    contributions,
+    curvature,
+    layout,
+    memory,
+    pictures,
+    products,
+    record,
+    startup,
+    trace,
+)
 
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "trace": trace.table,
     "record": record.table,
     "memory": memory.table,
     "batched": batched.table,
+    "curvature": curvature.table,
+    "estimates": curvature.estimates,
+    "contributions": contributions.table,
     "products": products.table,
     "blocks": products.blocks,
     "startup": startup.table,
