@@ -20,7 +20,9 @@ from gradgraph.graph import AutogradGraph
 from gradgraph.notebook import mimebundle
 from tests.cases import CASES
 
-TUTORIAL = Path(__file__).parents[1] / "examples" / "notebook.ipynb"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TUTORIAL = EXAMPLES / "notebook.ipynb"
+CURVATURE = EXAMPLES / "curvature.ipynb"
 
 
 def small() -> AutogradGraph:
@@ -144,8 +146,33 @@ def test_the_tutorial_runs_and_shows_pictures(monkeypatch: pytest.MonkeyPatch, t
     assert "H diag" in pictures[3]
 
 
-def test_the_tutorial_is_stored_without_outputs() -> None:
-    notebook = nbformat.read(TUTORIAL, as_version=4)
+# Its own cells assert what its conclusions say.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+def test_the_notebook_on_curvature_runs_and_shows_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    notebook = nbformat.read(CURVATURE, as_version=4)
+    resources = {"metadata": {"path": str(EXAMPLES)}}  # where it is opened: it imports the scripts beside it
+    NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    results = [
+        output["data"]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "execute_result"
+    ]
+    curvatures = [data["text/plain"] for data in results if data["text/plain"].startswith("<Curvature: ")]
+    assert [text.count(": Gauss-Newton ") for text in curvatures] == [1, 1, 1]
+    assert sum("image/png" in data for data in results) == 5
+    pictures = ["".join(data["image/svg+xml"]) for data in results if "image/svg+xml" in data]
+    assert len(pictures) == 3
+    assert all(">curvature " in picture and "folded into" in picture for picture in pictures)
+
+
+@pytest.mark.parametrize("path", [TUTORIAL, CURVATURE], ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
 
 
