@@ -25,6 +25,8 @@ from gradgraph.curvature.graph_plan import GraphPlan
 from gradgraph.curvature.report import ParameterReport
 from gradgraph.curvature.rows import Plan, products_of
 from gradgraph.curvature.sharding import Share
+from gradgraph.curvature.shared import Shared
+from gradgraph.curvature.shared_pass import SharedPass, own_adjoints
 from gradgraph.curvature.sites import Place, Site, Term, Use
 from gradgraph.curvature.work import Piece, Work
 
@@ -69,6 +71,8 @@ class GraphMethod:
         self._gradients: dict[Place, Tensor | None] = {}
         self._engine: dict[Place, Plan] = {}
         self._works: list[Work] = []
+        self._shared: list[Shared] = []
+        self._adjoints: dict[Place, Tensor] = {}
         self._bends: list[tuple[Term, Tensor]] = []
         self._reset: Callable[[], None] = lambda: None
         self._stand_ins: set[str] = set()  # parameters in place of whose gradients those of their sites are taken
@@ -87,12 +91,12 @@ class GraphMethod:
         edges = {
             place: edge for ways in self._chains.values() for one in ways.values() for place, edge in one.edges.items()
         }
-        edges.update((term.place, term.edge) for term in self._plan.terms)
+        edges.update((one.place, one.edge) for one in self._plan.entered)
         taken = {use.name for site in self._plan.sites for use in site.uses} - {
             one.use.name for one in self._plan.terms
         }
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
-        with _taken(self._plan) as arrived:
+        with _taken(self._plan) as arrived, own_adjoints(self._plan.fed) as self._adjoints:
             received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
         self._gradients = dict(zip(edges, received, strict=False))
         for one in self._plan.entered:
@@ -133,11 +137,19 @@ class GraphMethod:
         }
         self._works = self._plan.works(chains, self._gradients, self._product)
         self.tangents = sum(work.each * work.site.sizes[1] for work in self._works)
+        for shared in self._plan.shared:
+            shared.start(self._plan.labels())
+            if shared.tangents >= shared.entries:
+                self._refuse(shared, f"it is used at {len(shared.sites)} places")
+            elif not any(use.name in self.refused for use in shared.uses):
+                self._shared.append(shared)
+                self.tangents += shared.tangents
 
     @property
     def names(self) -> list[str]:
         """The parameters that are read off."""
         names = dict.fromkeys(use.name for work in self._works for use in work.site.uses)
+        names.update(dict.fromkeys(use.name for shared in self._shared for use in shared.uses))
         names.update(dict.fromkeys(term.use.name for term in self._plan.terms))
         return [name for name in names if name not in self.refused]
 
@@ -169,13 +181,20 @@ class GraphMethod:
                     held = 0.0
             work.seconds += time.perf_counter() - began
         self._flush(waiting, advance)
+        for shared in self._shared:
+            sender = SharedPass(shared, self._gradients, self._adjoints, self._reset)
+            if not sender.run(share, advance, self._chunk_size, self._memory):
+                self._refuse(shared, _DISAGREES)
 
     def results(self, share: Share) -> dict[str, tuple[Tensor, ParameterReport]]:
         """This rank's part of the diagonal and how it was computed, by name."""
         uses = [(use, diagonal) for work in self._works for use, diagonal in work.results()]
         uses += [(term.use, bend) for term, bend in self._bends if share.rank == 0]
-        selected = [(use, one) for use, one in uses if use.operand != self._plan.edges[use.name]]
-        self._check_selections(selected)
+        uses += [found for shared in self._shared for found in shared.results()]
+        self._check_selections(uses)
+        for shared in self._shared:
+            one = {use.name: diagonal for use, diagonal in shared.results()}
+            self._check_selections([(use, one[use.name]) for site in shared.sites[1:] for use in site.uses])
         self._agree(share)
         values = {name: torch.zeros_like(self._tensors[name]) for name in self.names}
         for use, diagonal in uses:
@@ -183,11 +202,11 @@ class GraphMethod:
                 values[use.name] += self._plan.handed_back(use, diagonal)
         return {name: (values[name], self._report(name)) for name in self.names}
 
-    def _check_selections(self, selected: list[tuple[Use, Tensor]]) -> None:
+    def _check_selections(self, uses: list[tuple[Use, Tensor]]) -> None:
         """Refuse the parameters on selections of which a hook has a say: the engine then gives something else."""
-        for use, diagonal in selected:
-            if use.name not in self.refused:
-                own = self._plan.edges[use.name]
+        for use, diagonal in uses:
+            own = self._plan.edges[use.name]
+            if use.name not in self.refused and use.operand != own:
                 (found,) = torch.autograd.grad([use.operand], [own], [diagonal], retain_graph=True)
                 if not torch.equal(found, self._plan.handed_back(use, diagonal)):
                     self.refused[use.name] = "a hook changes the gradient of a selection of it"
@@ -201,7 +220,8 @@ class GraphMethod:
                 self.refused[name] = _DISAGREES
 
     def _report(self, name: str) -> ParameterReport:
-        works = [work for work in self._works if any(use.name == name for use in work.site.uses)]
+        works: list[Work | Shared] = [work for work in self._works if any(use.name == name for use in work.site.uses)]
+        works += [shared for shared in self._shared if any(use.name == name for use in shared.uses)]
         terms = [f"{term.node.name()} by entry" for term in self._plan.terms if term.use.name == name]
         curved = any(work.curved for work in works) or any(term.use.name == name for term, _ in self._bends)
         return ParameterReport(
@@ -235,7 +255,7 @@ class GraphMethod:
         total = sum(self._bytes(work) * work.each * work.site.sizes[1] for work in self._works)
         return total if self._memory is None and total <= _LITTLE else budget(self._memory, self._loss.device)
 
-    def _refuse(self, one: Site | Term, why: str) -> None:
+    def _refuse(self, one: Site | Term | Shared, why: str) -> None:
         self.refused.update((use.name, why) for use in one.uses)
 
     def _flush(self, waiting: dict[Place, list[_Sent]], advance: Callable[[int], None]) -> None:

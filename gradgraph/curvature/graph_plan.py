@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from gradgraph.curvature.apart import labels_of
-from gradgraph.curvature.apart_rules import shape_of
+from gradgraph.curvature.apart_rules import Labels, operation, shape_of
 from gradgraph.curvature.chains import Chain, Slopes, chain_behind
 from gradgraph.curvature.features import count_of
 from gradgraph.curvature.groups import Groups, grouped, probed
-from gradgraph.curvature.sites import Place, Site, Term, Use, find_sites
+from gradgraph.curvature.shared import Shared
+from gradgraph.curvature.sites import Place, Site, Term, Use, find_sites, reaches
 from gradgraph.curvature.work import Way, Work
 from gradgraph.teardown import lay_fuses
 from gradgraph.walk import Walk
@@ -33,6 +35,7 @@ class GraphPlan:
     Attributes:
         sites: where they enter.
         terms: operations by entry that take them as well.
+        shared: what enters at several sites.
         refused: why a parameter has no site, in words.
         edges: where the gradient of each parameter arrives.
     """
@@ -47,11 +50,56 @@ class GraphPlan:
         self.refused = found.refused
         self.edges = found.edges
         self._consumers = found.consumers
+        self._labels: dict[Place, Labels] | None = None
+        self.shared: list[Shared] = []
+        for sites in found.shared:
+            self._add_shared(sites)
 
     @property
     def entered(self) -> list[Site | Term]:
         """The nodes by which parameters enter."""
-        return [*self.sites, *self.terms]
+        return [*self.sites, *self.terms, *(site for one in self.shared for site in one.sites)]
+
+    @property
+    def fed(self) -> dict[Place, Node]:
+        """What is multiplied with a shared weight and depends on it: the nodes, by the places of their outputs."""
+        return {place: self._walk.nodes[place[0]] for one in self.shared for place in one.fed.values()}
+
+    def labels(self) -> dict[Place, Labels]:
+        """What the loss keeps apart of each z, computed when first asked for."""
+        if self._labels is None:
+            self._labels = labels_of(self._walk, [one.place for one in self.entered if isinstance(one, Site)])
+        return self._labels
+
+    def _add_shared(self, sites: list[Site]) -> None:
+        """Take down what is shared at `sites`, if it can be read there."""
+        walk = self._walk
+        fed: dict[int, Place] = {}
+        refused = any(not self._alike([getattr(site, role) for site in sites]) for role in ("weight", "bias"))
+        for number, site in enumerate(sites):
+            if site.weight is None:
+                continue
+            own = walk.key_of[self.edges[site.weight.name].node]
+            slot = {"Addmm": 1}.get(operation(site.node), 0)
+            for edge in range(walk.start[site.place[0]], walk.start[site.place[0] + 1]):
+                if walk.slot[edge] == slot and reaches(walk, [walk.target[edge]], own):
+                    fed[number] = walk.target[edge], walk.output_nr[edge]
+        # Where z is itself an x, its tangent is the one-hot too.
+        refused |= bool({site.place for site in sites} & set(fed.values()))
+        if refused or (fed and sites[0].kind != "matrix"):
+            names = {use.name for site in sites for use in site.uses}
+            self.refused.update(dict.fromkeys(names, f"it is used at {len(sites)} places"))
+        else:
+            self.shared.append(Shared(sites, fed))
+
+    def _alike(self, uses: list[Use | None]) -> bool:
+        """Whether the same entry of one parameter is at the same place of each use."""
+        known = [use for use in uses if use is not None]
+        if not known:
+            return True
+        numbers = torch.arange(math.prod(known[0].shape), dtype=torch.float64).view(known[0].shape)
+        first, *others = (self.handed_back(use, numbers) for use in known)
+        return all(torch.equal(first, other) for other in others)
 
     def handed_back(self, use: Use, tensor: Tensor) -> Tensor:
         """A tensor of the use's shape in that of its parameter: the backward of the selections, hooks apart."""
@@ -81,7 +129,7 @@ class GraphPlan:
         self, chains: Mapping[Site, Mapping[Way, Chain]], gradients: Mapping[Place, Tensor | None], product: Product
     ) -> list[Work]:
         """The cheapest way at each site whose gradient depends on anything."""
-        labels = labels_of(self._walk, [site.place for site in self.sites])
+        labels = self.labels()
         works = []
         slopes: Slopes = {}
         for site, ways in chains.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradgraph.curvature.apart_rules import MIXED, Factor, Labels
 from gradgraph.curvature.sites import Site
 
-__all__ = ["Groups", "Product", "grouped", "probed"]
+__all__ = ["Groups", "Product", "factors_of", "grouped", "probed"]
 
 #: Rows times the Hessian of z, `[k, *z.shape]` each; None where that is zero.
 Product = Callable[[Tensor], "Tensor | None"]
@@ -50,14 +50,18 @@ class Groups:
 
 def grouped(site: Site, labels: Labels | None) -> Groups:
     """The groups that `labels`, of z, prove."""
+    found = tuple((factor.size, factor.label != MIXED) for factor in factors_of(site, labels))
+    return Groups(found, "proven from operations and shapes" if any(apart for _, apart in found) else "")
+
+
+def factors_of(site: Site, labels: Labels | None) -> list[Factor]:
+    """The factors of the site's rows, slowest first, without those of size 1."""
     lead, units, trail = site.sizes
     axes = labels if labels is not None else tuple((Factor(size, MIXED),) for size in site.shape)
     before = _filling(site.shape, lead)
     after = _filling(site.shape[::-1], trail)
     assert math.prod(site.shape[before : len(site.shape) - after]) == units
-    factors = [factor for axis in (*axes[:before], *axes[len(axes) - after :]) for factor in axis if factor.size != 1]
-    found = tuple((factor.size, factor.label != MIXED) for factor in factors)
-    return Groups(found, "proven from operations and shapes" if any(apart for _, apart in found) else "")
+    return [factor for axis in (*axes[:before], *axes[len(axes) - after :]) for factor in axis if factor.size != 1]
 
 
 def _filling(shape: Sequence[int], size: int) -> int:

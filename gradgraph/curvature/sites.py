@@ -24,7 +24,7 @@ from gradgraph.curvature.apart_rules import ELEMENTWISE, PARTS, VIEWS, Shape, op
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk
 
-__all__ = ["Consumers", "Place", "Site", "Sites", "Term", "Use", "find_sites"]
+__all__ = ["Consumers", "Place", "Site", "Sites", "Term", "Use", "find_sites", "reaches"]
 
 #: Key of a node and number of one of its outputs.
 Place = tuple[int, int]
@@ -34,6 +34,9 @@ Consumers = Mapping[Place, Sequence[tuple[int, int]]]
 
 #: Operations that give entries of their input, each at most once.
 _SELECTIONS = VIEWS - {"ToCopy"} | PARTS | {"T", "Transpose", "Permute", "Select", "Slice"}
+
+#: Kinds of sites that one parameter may have several of.
+_SHARED = ("matrix", "convolution")
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Sites:
     Attributes:
         sites: in no order.
         terms: uses beside them, where they were asked for.
+        shared: the sites, of one kind, of parameters that are used at several; where they were asked for.
         refused: why a parameter has none, in words.
         consumers: of every output.
         edges: where the gradient of each parameter arrives.
@@ -131,6 +135,7 @@ class Sites:
     consumers: Consumers
     edges: dict[str, GradientEdge]
     terms: list[Term] = field(default_factory=list)
+    shared: list[list[Site]] = field(default_factory=list)
 
 
 def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False) -> Sites:
@@ -151,10 +156,13 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False
         uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))
         count = len(uses)
         own_terms = _take_terms(walk, name, walk.key_of[edge.node], uses) if terms else []
-        if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
-            found.refused[name] = f"it is used at {count} places"
-            continue
         known = [_recognised(walk, name, place, key, slot) for place, key, slot in uses]
+        if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
+            if not terms or not _share(found.shared, known):
+                found.refused[name] = f"it is used at {count} places"
+            else:
+                found.terms += own_terms
+            continue
         strange = [walk.nodes[key].name() for (_, key, _), one in zip(uses, known, strict=True) if one is None]
         if strange:
             found.refused[name] = f"it enters through {strange[0]}"
@@ -176,7 +184,7 @@ def _take_terms(walk: Walk, name: str, own: int, uses: list[tuple[Place, int, in
     for place, key in list(slots):
         edges = range(walk.start[key], walk.start[key + 1])
         others = [walk.target[edge] for edge in edges if walk.slot[edge] not in slots[place, key]]
-        if _reaches(walk, others, own):
+        if reaches(walk, others, own):
             del slots[place, key]  # w * f(w) is more than what w is by entry
     uses[:] = [one for one in uses if one[:2] not in slots]
     found = []
@@ -187,7 +195,25 @@ def _take_terms(walk: Walk, name: str, own: int, uses: list[tuple[Place, int, in
     return found
 
 
-def _reaches(walk: Walk, keys: list[int], wanted: int) -> bool:
+def _share(shared: list[list[Site]], known: list[tuple[Site, str, Use] | None]) -> bool:
+    """Put the uses of one parameter down at sites of one kind; whether they are."""
+    here = [one for one in known if one is not None]
+    alike = {(site.kind, role, site.sizes[1], use.shape) for site, role, use in here}
+    places = [site.place for site, _, _ in here]
+    if len(here) < len(known) or len(alike) > 1 or here[0][0].kind not in _SHARED or len(set(places)) < len(places):
+        return False
+    for sites in shared:
+        if [site.place for site in sites] == places and getattr(sites[0], here[0][1]) is None:
+            break
+    else:
+        sites = [site for site, _, _ in here]
+        shared.append(sites)
+    for site, (_, role, use) in zip(sites, here, strict=True):
+        setattr(site, role, use)
+    return True
+
+
+def reaches(walk: Walk, keys: list[int], wanted: int) -> bool:
     """Whether any of the nodes `keys` is, or leads to, the node `wanted`."""
     seen: set[int] = set()
     stack = list(keys)
