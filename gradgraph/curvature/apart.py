@@ -71,6 +71,7 @@ class _Proof:
         self._fresh = itertools.count(1)
         self._origin: dict[int, frozenset[int]] = {}  # of a label's class: the reductions that it comes from
         self._parent: dict[int, int] = {}
+        self._torn: set[int] = set()  # labels that were split, and their parts
         self._splits: dict[tuple[int, tuple[int, ...]], tuple[int, ...]] = {}
         self._node = 0
 
@@ -150,7 +151,7 @@ class _Proof:
         a, b = self.name(a), self.name(b)
         if a == b:
             return a
-        if a == MIXED or b == MIXED or self._origin[a] & self._origin[b]:
+        if a == MIXED or b == MIXED or self._origin[a] & self._origin[b] or {a, b} & self._torn:
             return MIXED
         self._parent[b] = a
         self._origin[a] |= self._origin[b]
@@ -207,6 +208,8 @@ class _Proof:
             for part in parts:
                 self._origin[part] = self._origin[label]
             self._splits[label, sizes] = parts
+            # From here on they stay alone: two labels must not be one while a part of one is a part of the other's.
+            self._torn |= {label, *parts}
         parts = self._splits[label, sizes]  # type: ignore[assignment]
         return Factor(sizes[0], parts[0]), Factor(sizes[1], parts[1])
 

@@ -11,11 +11,13 @@ from torch import Tensor
 from gradgraph.errors import InputError
 from gradgraph.teardown import reachable
 
-__all__ = ["budget", "bytes_per_row", "chunk_for"]
+__all__ = ["budget", "bytes_per_row", "check_sizes", "chunk_for"]
 
-#: Rows beyond these bytes gain nothing: on a CPU the working set should stay near the caches.
+#: Rows beyond these bytes gain nothing: on a CPU the working set should stay near the caches. But a pass has costs of
+#: its own, so a few rows go into one in any case.
 _ENOUGH_CPU = 16 * 2**20
 _ENOUGH_DEVICE = 2**30
+_FEW = 16
 
 
 def bytes_per_row(gradient: Tensor) -> int:
@@ -33,27 +35,44 @@ def bytes_per_row(gradient: Tensor) -> int:
     return total
 
 
-def budget(memory: int | None, device: torch.device) -> int:
-    """The bytes to spend: `memory`, or what is plenty, but no more than a quarter of what is free on the device."""
+def budget(memory: int | None, device: torch.device, row: int, *, plenty: int = _ENOUGH_CPU) -> int:
+    """The bytes to spend: `memory`, or what is plenty, but no more than a quarter of what is free on the device.
+
+    Args:
+        memory: what the user says.
+        device: where the rows are computed.
+        row: bytes that one row takes.
+        plenty: bytes beyond which a CPU gains nothing.
+    """
+    check_sizes(None, memory)
     if memory is not None:
-        if memory <= 0:
-            raise InputError(f"memory expected a positive number of bytes, or None for the default; got {memory}.")
         return memory
-    if device.type == "cuda":
-        return min(_ENOUGH_DEVICE, torch.cuda.mem_get_info(device)[0] // 4)
-    return min(_ENOUGH_CPU if device.type == "cpu" else _ENOUGH_DEVICE, _free_memory() // 4)
+    plenty = max(plenty if device.type == "cpu" else _ENOUGH_DEVICE, _FEW * row)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
+    return min(plenty, free // 4)
+
+
+def check_sizes(chunk_size: int | None, memory: int | None) -> None:
+    """Refuse what holds no row.
+
+    Raises:
+        InputError: either is not positive.
+    """
+    if chunk_size is not None and chunk_size < 1:
+        raise InputError(f"chunk_size expected a positive number of rows, or None; got {chunk_size}.")
+    if memory is not None and memory <= 0:
+        raise InputError(f"memory expected a positive number of bytes, or None for the default; got {memory}.")
 
 
 def chunk_for(gradient: Tensor, chunk_size: int | None, memory: int | None) -> tuple[int, str]:
     """Rows per pass, and why so many."""
+    check_sizes(chunk_size, memory)
     if chunk_size is not None:
-        if chunk_size < 1:
-            raise InputError(f"chunk_size expected a positive number of rows, or None; got {chunk_size}.")
         return min(chunk_size, max(1, gradient.numel())), "chunk_size was given"
     if gradient.numel() == 0:
         return 1, "it has no entries"
     row = bytes_per_row(gradient)
-    share = budget(memory, gradient.device)
+    share = budget(memory, gradient.device, row)
     fitting = share // row
     if fitting < 1:
         return 1, f"one row needs {_mib(row)}, more than the {_mib(share)} to spend"

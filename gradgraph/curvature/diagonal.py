@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from gradgraph.curvature.budget import check_sizes
 from gradgraph.curvature.entries import accumulated, batched, zeros
 from gradgraph.curvature.estimators import estimate, planned
 from gradgraph.curvature.first_order import FirstOrder, first_order
@@ -97,6 +98,7 @@ def hessian_diagonal(
     """
     if method not in get_args(Method):
         raise InputError(f"method expected one of {', '.join(map(repr, get_args(Method)))}, got {method!r}.")
+    check_sizes(chunk_size, memory)
     estimates = method in ("hutchinson", "xdiag")
     if estimates:
         planned(method, probes, tolerance)  # type: ignore[arg-type]

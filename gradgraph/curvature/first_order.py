@@ -85,6 +85,7 @@ def gradients_of(
     edges: Sequence[GradientEdge] = (),
     gradients: Sequence[Tensor] = (),
 ) -> dict[str, Tensor]:
+    """The gradients of `loss` by the tensors in `active` that it reaches, with a graph; see `Differentiate`."""
     if not active:
         return {}
     received = torch.autograd.grad(

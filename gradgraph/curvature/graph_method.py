@@ -37,6 +37,8 @@ _DISAGREES = "a pass of its own gave something else: a hook, or a batching rule,
 
 _LITTLE = 16 * 2**20  # bytes
 
+_PLENTY = 64 * 2**20  # bytes
+
 _ALL = 2**62  # tangents come in pieces that fit already
 
 
@@ -167,11 +169,10 @@ class GraphMethod:
         """Send all tangents of this rank's share."""
         waiting: dict[Place, list[_Sent]] = {}
         held = 0.0
-        spend = self._budget()
         for work in self._works:
             began = time.perf_counter()
             first, last = share.slice(work.site.sizes[1])
-            most = max(1, spend // self._bytes(work)) if self._chunk_size is None else self._chunk_size
+            most = self._most(work)
             work.chunk = min(most, work.each * work.site.sizes[1])
             for piece in work.pieces(first, last, most):
                 waiting.setdefault(work.chain.last, []).append(_Sent(work, piece, work.block(piece)))
@@ -250,10 +251,14 @@ class GraphMethod:
         before = sum(math.prod(step.shape) for step in work.chain.steps) + math.prod(work.site.shape)
         return self._rows[cut] + before * self._loss.element_size()
 
-    def _budget(self) -> int:
-        """Bytes to spend; what little nets need is there, and looking for it takes longer than they do."""
-        total = sum(self._bytes(work) * work.each * work.site.sizes[1] for work in self._works)
-        return total if self._memory is None and total <= _LITTLE else budget(self._memory, self._loss.device)
+    def _most(self, work: Work) -> int:
+        """Tangents in a pass."""
+        if self._chunk_size is not None:
+            return self._chunk_size
+        each, count = self._bytes(work), work.each * work.site.sizes[1]
+        if self._memory is None and each * count <= _LITTLE:
+            return count  # there is so much, and to look takes longer than a little net does
+        return max(1, budget(self._memory, self._loss.device, each, plenty=_PLENTY) // each)
 
     def _refuse(self, one: Site | Term | Shared, why: str) -> None:
         self.refused.update((use.name, why) for use in one.uses)

@@ -150,7 +150,7 @@ class SplitGraph:
         before = sum(math.prod(step.shape) for step in plan.chain.steps) + math.prod(plan.site.shape)
         behind = bytes_per_row(gradient) if gradient.requires_grad else 0
         each = behind + before * gradient.element_size()
-        most = max(1, budget(memory, self._loss.device) // each)
+        most = max(1, budget(memory, self._loss.device, each) // each)
         for piece in work.pieces(0, plan.site.sizes[1], most):
             block = work.block(piece)
             parts: dict[int, Tensor] = {}

@@ -208,10 +208,14 @@ def test_once_differentiable_beside_the_way_does_not_matter() -> None:
 def test_bad_options() -> None:
     x = torch.ones(2, requires_grad=True)
     loss = (x**2).sum()
-    with pytest.raises(InputError, match="method expected one of 'auto', 'accumulate', 'batched', got 'magic'"):
+    with pytest.raises(InputError, match="method expected one of 'auto', 'graph', .*, got 'magic'"):
         hessian_diagonal(loss, x, method="magic")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="chunk_size expected a positive number of rows, or None; got 0"):
         hessian_diagonal(loss, x, chunk_size=0)
+    with pytest.raises(InputError, match="memory expected a positive number of bytes"):
+        hessian_diagonal(loss, x, memory=0)
+    with pytest.raises(InputError, match='tolerance= is for the estimators, and method="auto" is exact'):
+        hessian_diagonal(loss, x, tolerance=0.1)
     with pytest.raises(InputError, match="memory expected a positive number of bytes"):
         hessian(loss, x, memory=-1)
 
@@ -230,9 +234,10 @@ def test_the_budget_sets_the_chunk() -> None:
     one, reason = chunk_for(gradient, None, row - 1)
     assert one == 1
     assert re.match(r"one row needs .* MiB, more than the .* MiB to spend", reason)
-    result = hessian_diagonal(loss, w, memory=10 * row)
+    result = hessian_diagonal(loss, w, method="batched", memory=10 * row)
     assert result.report["w"].chunk == 10
-    assert 0 < budget(None, torch.device("cpu")) <= 16 * 2**20
+    assert 0 < budget(None, torch.device("cpu"), row) <= 16 * 2**20
+    assert budget(None, torch.device("cpu"), 3 * 2**20) in (48 * 2**20, budget(None, torch.device("cpu"), 10**15))
 
 
 def test_peak_memory_stays_within_the_budget() -> None:
@@ -242,10 +247,23 @@ def test_peak_memory_stays_within_the_budget() -> None:
     x = torch.randn(150, 20)
     loss = torch.tanh(torch.tanh(x @ w) @ w).pow(2).sum()
     memory = 2 * 2**20
-    peak = _peak_bytes(lambda: hessian_diagonal(loss, w, memory=memory))
+    peak = _peak_bytes(lambda: hessian_diagonal(loss, w, method="batched", memory=memory))
     first_order = _peak_bytes(lambda: hvp(loss, w, torch.ones(20, 20)))
     assert peak - first_order < memory
-    assert _peak_bytes(lambda: hessian_diagonal(loss, w, chunk_size=400)) > 4 * peak
+    assert _peak_bytes(lambda: hessian_diagonal(loss, w, method="batched", chunk_size=400)) > 4 * peak
+
+
+def test_peak_memory_of_the_graphs_structure_stays_within_the_budget() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(20, 50), torch.nn.Tanh(), torch.nn.Linear(50, 50), torch.nn.Softmax(1), torch.nn.Linear(50, 9)
+    )
+    loss = torch.nn.functional.cross_entropy(net(torch.randn(200, 20)), torch.arange(200) % 9)
+    direction = {name: torch.ones_like(one) for name, one in net.named_parameters()}
+    memory = 4 * 2**20
+    first_order = _peak_bytes(lambda: hvp(loss, net, direction))
+    assert _peak_bytes(lambda: hessian_diagonal(loss, net, memory=memory)) - first_order < memory
+    assert _peak_bytes(lambda: hessian_diagonal(loss, net, chunk_size=400)) - first_order > memory
 
 
 def _peak_bytes(run: Callable[[], Any]) -> int:
@@ -271,7 +289,7 @@ def test_running_out_of_memory_halves_the_chunk(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(rows_module, "_WAYS", (scarce,))
     x = torch.arange(1.0, 9.0, requires_grad=True)
-    result = hessian_diagonal((x**3).sum(), x, chunk_size=8)
+    result = hessian_diagonal((x**3).sum(), x, method="batched", chunk_size=8)
     assert result["x"].tolist() == [6.0 * i for i in range(1, 9)]
     assert sizes == [8, 4, 2, 2, 2, 2]
     assert result.report["x"].chunk == 2
@@ -286,7 +304,7 @@ def test_a_row_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(rows_module, "_alone", none_left)
     x = torch.ones(4, requires_grad=True)
     with pytest.raises(GradGraphError, match="does not fit into memory"):
-        hessian_diagonal((x**3).sum(), x)
+        hessian_diagonal((x**3).sum(), x, method="batched")
 
 
 def test_a_wrong_batching_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +315,7 @@ def test_a_wrong_batching_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(rows_module, "_WAYS", (wrong, wrong))
     x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    result = hessian_diagonal((x**3).sum(), x)
+    result = hessian_diagonal((x**3).sum(), x, method="batched")
     assert result["x"].tolist() == [6.0, 12.0, 18.0]
     assert result.report["x"].reason == "one row a pass: vmap gave another row than a pass of its own"
 
@@ -308,7 +326,7 @@ def test_group_norm_needs_no_loop() -> None:
     loss, params = LOSSES["conv_group_norm"]()
     tensors = leaves(params)
     value = loss(tensors)
-    report = hessian_diagonal(value, tensors).report
+    report = hessian_diagonal(value, tensors, method="batched").report
     assert all(report[name].chunk == tensor.numel() for name, tensor in tensors.items())
 
 
