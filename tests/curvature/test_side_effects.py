@@ -208,7 +208,7 @@ def test_once_differentiable_beside_the_way_does_not_matter() -> None:
 def test_bad_options() -> None:
     x = torch.ones(2, requires_grad=True)
     loss = (x**2).sum()
-    with pytest.raises(InputError, match="method expected one of 'auto', 'graph', .*, got 'magic'"):
+    with pytest.raises(InputError, match=r"method expected one of 'auto', 'graph', .*, got 'magic'"):
         hessian_diagonal(loss, x, method="magic")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="chunk_size expected a positive number of rows, or None; got 0"):
         hessian_diagonal(loss, x, chunk_size=0)
