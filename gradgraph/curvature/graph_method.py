@@ -183,7 +183,7 @@ class GraphMethod:
             work.seconds += time.perf_counter() - began
         self._flush(waiting, advance)
         for shared in self._shared:
-            sender = SharedPass(shared, self._gradients, self._adjoints, self._reset)
+            sender = SharedPass(shared, self._gradients, self._adjoints, self._plan.precision, self._reset)
             if not sender.run(share, advance, self._chunk_size, self._memory):
                 self._refuse(shared, _DISAGREES)
 
@@ -338,7 +338,7 @@ class GraphMethod:
         # At the other half of the samples nothing may be, to the last bit.
         if mask is not None and bool((alone - alone * kept).count_nonzero()):
             return False
-        close = torch.finfo(expected.dtype).eps ** 0.5
+        close = self._plan.precision**0.5
         return bool(torch.dist(alone, expected) <= close * torch.linalg.vector_norm(expected))
 
 

@@ -65,6 +65,12 @@ class GraphPlan:
         """What is multiplied with a shared weight and depends on it: the nodes, by the places of their outputs."""
         return {place: self._walk.nodes[place[0]] for one in self.shared for place in one.fed.values()}
 
+    @property
+    def precision(self) -> float:
+        """The relative rounding of the coarsest numbers in the graph: a float64 model may have a float32 loss."""
+        kinds = {one.dtype for node in self._walk.nodes for one in node._input_metadata}
+        return max(torch.finfo(kind).eps for kind in kinds if kind.is_floating_point or kind.is_complex)
+
     def labels(self) -> dict[Place, Labels]:
         """What the loss keeps apart of each z, computed when first asked for."""
         if self._labels is None:

@@ -52,6 +52,7 @@ class SharedPass:
         shared: what to read.
         gradients: of z at each site, by place.
         adjoints: of each x that depends on what enters, by place.
+        precision: the relative rounding of the coarsest numbers in the graph.
         reset: to be called before each run of the engine.
     """
 
@@ -60,10 +61,12 @@ class SharedPass:
         shared: Shared,
         gradients: Mapping[Place, Tensor | None],
         adjoints: Mapping[Place, Tensor],
+        precision: float,
         reset: Callable[[], None],
     ) -> None:
         self._shared = shared
         self._gradients = gradients
+        self._precision = precision
         self._reset = reset
         self._fed = {number: place for number, place in shared.fed.items() if place in adjoints}
         self._edges = [site.edge for site in shared.sites]
@@ -118,7 +121,7 @@ class SharedPass:
         one = torch.tensordot(shares, vectors, 1).masked_fill(~shared.mask(number, half, vectors.shape[1:]), 0)
         alone = self._products(gradient, one.unsqueeze(0), plan)
         numbers = [*range(len(shared.sites)), *self._fed]
-        close = torch.finfo(vectors.dtype).eps ** 0.5
+        close = self._precision**0.5
         for other, product, found in zip(numbers, products, alone, strict=True):
             if product is None or found is None:
                 if product is not found:
