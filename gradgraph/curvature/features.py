@@ -40,7 +40,8 @@ def features(site: Site) -> Tensor:
                 return _normalized(site).reshape(1, lead, units, trail)
             case "product 0" | "product 1":
                 other = site.saved["other" if site.kind == "product 0" else "self"]
-                return other.expand(site.shape).reshape(1, lead, units, trail)
+                # A mask of integers or truth values, or a constant in another precision, is as good.
+                return other.to(node._input_metadata[0].dtype).expand(site.shape).reshape(1, lead, units, trail)
     raise AssertionError(site.kind)
 
 

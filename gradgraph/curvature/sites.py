@@ -125,6 +125,7 @@ class Sites:
         sites: in no order.
         terms: uses beside them, where they were asked for.
         shared: the sites, of one kind, of parameters that are used at several; where they were asked for.
+        tied: pairs of an embedding and a head that use one table.
         refused: why a parameter has none, in words.
         consumers: of every output.
         edges: where the gradient of each parameter arrives.
@@ -136,6 +137,7 @@ class Sites:
     edges: dict[str, GradientEdge]
     terms: list[Term] = field(default_factory=list)
     shared: list[list[Site]] = field(default_factory=list)
+    tied: list[tuple[Site, Site]] = field(default_factory=list)
 
 
 def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False) -> Sites:
@@ -158,7 +160,7 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False
         own_terms = _take_terms(walk, name, walk.key_of[edge.node], uses) if terms else []
         known = [_recognised(walk, name, place, key, slot) for place, key, slot in uses]
         if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
-            if not terms or not _share(found.shared, known):
+            if not terms or not (_share(found.shared, known) or _tie(found.tied, known)):
                 found.refused[name] = f"it is used at {count} places"
             else:
                 found.terms += own_terms
@@ -179,7 +181,8 @@ def _take_terms(walk: Walk, name: str, own: int, uses: list[tuple[Place, int, in
     slots: dict[tuple[Place, int], list[int]] = {}
     for place, key, slot in uses:
         node = walk.nodes[key]
-        if operation(node) in ELEMENTWISE and shape_of(node, 0) == shape_of(walk.nodes[place[0]], place[1]) != ():
+        alike = _is_of_its_type(walk, key, place) and shape_of(node, 0) == shape_of(walk.nodes[place[0]], place[1])
+        if operation(node) in ELEMENTWISE and alike and shape_of(node, 0):
             slots.setdefault((place, key), []).append(slot)
     for place, key in list(slots):
         edges = range(walk.start[key], walk.start[key + 1])
@@ -210,6 +213,17 @@ def _share(shared: list[list[Site]], known: list[tuple[Site, str, Use] | None]) 
         shared.append(sites)
     for site, (_, role, use) in zip(sites, here, strict=True):
         setattr(site, role, use)
+    return True
+
+
+def _tie(tied: list[tuple[Site, Site]], known: list[tuple[Site, str, Use] | None]) -> bool:
+    """Put down an embedding and a head that use one parameter; whether that is what they are."""
+    by_kind = {site.kind: (site, use) for site, _, use in filter(None, known)}
+    if len(known) != 2 or set(by_kind) != {"embedding", "matrix"}:
+        return False
+    for site, use in by_kind.values():
+        site.weight = use
+    tied.append((by_kind["embedding"][0], by_kind["matrix"][0]))
     return True
 
 
@@ -272,13 +286,23 @@ def _recognised(walk: Walk, name: str, place: Place, key: int, slot: int) -> tup
     shape, operand = shape_of(node, 0), shape_of(walk.nodes[place[0]], place[1])
     if rule is None or shape is None or operand is None or 0 in shape or 0 in operand:
         return None
-    saved = {one.name: one.data for one in saved_values(node) if one.data is not None and one.state == "live"}
+    if not _is_of_its_type(walk, key, place):
+        return None
+    tensors = [(one.name, one.data) for one in saved_values(node) if one.state == "live"]
+    saved = {name: data for name, data in tensors if data is not None and data.layout is torch.strided}
     known = rule(node, slot, shape, operand, saved)
     if known is None:
         return None
     kind, role, sizes = known
     site = Site((key, 0), node, kind, shape, sizes, saved=saved)
     return site, role, Use(name, GradientEdge(walk.nodes[place[0]], place[1]), operand)
+
+
+def _is_of_its_type(walk: Walk, key: int, place: Place) -> bool:
+    """Whether what node `key` gives has the type of what it takes at `place`: neither wider nor complex."""
+    own: Any = walk.nodes[key]._input_metadata[0]
+    given: Any = walk.nodes[place[0]]._input_metadata[place[1]]
+    return bool(own.dtype == given.dtype and own.dtype.is_floating_point)
 
 
 #: Kind, role, and the sizes of z.

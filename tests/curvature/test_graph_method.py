@@ -1,0 +1,70 @@
+"""Method "graph" where it is tempting to read off what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradgraph import hessian_diagonal
+from tests.curvature.losses import Loss, Params, diagonal_of, full_hessian, leaves
+
+#: Builds a loss and its parameters.
+Build = Callable[[], tuple[Loss, Params]]
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_exact(loss: Loss, params: Params) -> dict[str, str]:
+    """Compare each way to cut the work with torch's own Hessian; the method by name."""
+    blocks = full_hessian(loss, params)
+    options: list[Mapping[str, Any]] = [{}, {"chunk_size": 1}, {"chunk_size": 3}, {"memory": 1}]
+    for given in options:
+        tensors = leaves(params)
+        found = hessian_diagonal(loss(tensors), tensors, method="graph", progress=False, **given)
+        for name, tensor in params.items():
+            reference = diagonal_of(blocks[name][name], tensor.shape)
+            scale = max(1.0, reference.abs().max().item())
+            torch.testing.assert_close(found[name], reference, rtol=0, atol=1e-12 * scale, msg=f"{name} {given}")
+    return {name: found.report[name].method for name in params}
+
+
+def times(factor: Tensor) -> Build:
+    return lambda: (lambda p: (factor * p["w"]).sin().sum(), {"w": numbers(3)})
+
+
+MASKS: dict[str, Build] = {
+    "integers": times(torch.tensor([[1, 0, 2], [3, 1, -1]])),
+    "truth": times(torch.tensor([[True, False, True], [True, True, False]])),
+    "single precision": times(numbers(2, 3).float()),
+}
+
+
+@pytest.mark.parametrize("build", MASKS.values(), ids=MASKS)
+def test_scales_of_masks_are_read(build: Build) -> None:
+    assert assert_exact(*build()) == {"w": "graph"}
+
+
+COMPLEX = torch.complex(numbers(2, 3), numbers(2, 3, seed=1))
+SPARSE = numbers(4, 3).relu()
+
+OTHER_TYPES: dict[str, Build] = {
+    "scale of complex numbers": lambda: (lambda p: (COMPLEX * p["w"]).abs().pow(2).sin().sum(), {"w": numbers(3)}),
+    "shift of complex numbers": lambda: (lambda p: (COMPLEX + p["w"]).sin().real.sum(), {"w": numbers(3)}),
+    "complex power": lambda: (lambda p: torch.pow(p["w"], 2j).real.sum(), {"w": numbers(3).exp()}),
+    "sparse data": lambda: (lambda p: (SPARSE.to_sparse() @ p["w"]).tanh().sum(), {"w": numbers(3, 2)}),
+    "sparse data, bias": lambda: (
+        lambda p: torch.addmm(p["b"], SPARSE.to_sparse(), p["w"]).tanh().sum(),
+        {"w": numbers(3, 2), "b": numbers(4, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("build", OTHER_TYPES.values(), ids=OTHER_TYPES)
+def test_other_types_are_left_to_rows(build: Build) -> None:
+    assert set(assert_exact(*build()).values()) == {"batched"}
