@@ -195,7 +195,7 @@ class GraphMethod:
         self._check_selections(uses)
         for shared in self._shared:
             one = {use.name: diagonal for use, diagonal in shared.results()}
-            self._check_selections([(use, one[use.name]) for site in shared.sites[1:] for use in site.uses])
+            self._check_selections([(use, one[use.name]) for site in shared.alike for use in site.uses])
         self._agree(share)
         values = {name: torch.zeros_like(self._tensors[name]) for name in self.names}
         for use, diagonal in uses:

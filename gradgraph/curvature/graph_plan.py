@@ -17,6 +17,7 @@ from gradgraph.curvature.features import count_of
 from gradgraph.curvature.groups import Groups, grouped, probed
 from gradgraph.curvature.shared import Shared
 from gradgraph.curvature.sites import Place, Site, Term, Use, find_sites, reaches
+from gradgraph.curvature.tied import Tied
 from gradgraph.curvature.work import Way, Work
 from gradgraph.teardown import lay_fuses
 from gradgraph.walk import Walk
@@ -54,6 +55,8 @@ class GraphPlan:
         self.shared: list[Shared] = []
         for sites in found.shared:
             self._add_shared(sites)
+        for embedding, head in found.tied:
+            self._add_tied(embedding, head)
 
     @property
     def entered(self) -> list[Site | Term]:
@@ -79,24 +82,43 @@ class GraphPlan:
 
     def _add_shared(self, sites: list[Site]) -> None:
         """Take down what is shared at `sites`, if it can be read there."""
-        walk = self._walk
-        fed: dict[int, Place] = {}
         refused = any(not self._alike([getattr(site, role) for site in sites]) for role in ("weight", "bias"))
-        for number, site in enumerate(sites):
-            if site.weight is None:
-                continue
-            own = walk.key_of[self.edges[site.weight.name].node]
-            slot = {"Addmm": 1}.get(operation(site.node), 0)
-            for edge in range(walk.start[site.place[0]], walk.start[site.place[0] + 1]):
-                if walk.slot[edge] == slot and reaches(walk, [walk.target[edge]], own):
-                    fed[number] = walk.target[edge], walk.output_nr[edge]
+        fed = {number: place for number, site in enumerate(sites) if (place := self._fed(site)) is not None}
         # Where z is itself an x, its tangent is the one-hot too.
         refused |= bool({site.place for site in sites} & set(fed.values()))
         if refused or (fed and sites[0].kind != "matrix"):
-            names = {use.name for site in sites for use in site.uses}
-            self.refused.update(dict.fromkeys(names, f"it is used at {len(sites)} places"))
+            self._refuse_shared(sites)
         else:
             self.shared.append(Shared(sites, fed))
+
+    def _add_tied(self, embedding: Site, head: Site) -> None:
+        assert embedding.weight is not None
+        assert head.weight is not None
+        fed = self._fed(head)
+        words, units = embedding.weight.shape
+        numbers = torch.arange(words * units, dtype=torch.float64).view(words, units)
+        both = self.handed_back(embedding.weight, numbers), self.handed_back(head.weight, numbers.t())
+        if fed is None or fed == embedding.place or head.weight.shape != (units, words) or not torch.equal(*both):
+            self._refuse_shared([embedding, head])
+        else:
+            self.shared.append(Tied(embedding, head, fed))
+            self.sites.append(head)
+
+    def _refuse_shared(self, sites: list[Site]) -> None:
+        names = {use.name for site in sites for use in site.uses}
+        self.refused.update(dict.fromkeys(names, f"it is used at {len(sites)} places"))
+
+    def _fed(self, site: Site) -> Place | None:
+        """Where what is multiplied with the weight comes from, if it depends on the weight."""
+        if site.weight is None:
+            return None
+        walk = self._walk
+        own = walk.key_of[self.edges[site.weight.name].node]
+        slot = {"Addmm": 1}.get(operation(site.node), 0)
+        for edge in range(walk.start[site.place[0]], walk.start[site.place[0] + 1]):
+            if walk.slot[edge] == slot and reaches(walk, [walk.target[edge]], own):
+                return walk.target[edge], walk.output_nr[edge]
+        return None
 
     def _alike(self, uses: list[Use | None]) -> bool:
         """Whether the same entry of one parameter is at the same place of each use."""

@@ -64,7 +64,7 @@ class Readings:
         if self.weight is None:
             return
         if self._site.kind == "embedding":
-            found = found.masked_fill(self._padding, 0)
+            found = found.masked_fill(self.padding, 0)
             self.weight[:, first:last].index_add_(0, self._indices, found.t())
             return
         squares = self._of_units(first, last).square()
@@ -92,7 +92,7 @@ class Readings:
 
     def _of_words(self, first: int, last: int, start: int, found: Tensor, table: Tensor) -> None:
         assert self.weight is not None
-        words, padding = self._indices[table], self._padding[table]
+        words, padding = self._indices[table], self.padding[table]
         for place, one in enumerate(found.unbind(1), start):
             same = (words[:, place, None] == words) & ~padding
             self.weight[:, first:last].index_add_(0, words[:, place], (one * same).sum(2).t())
@@ -135,7 +135,8 @@ class Readings:
         return self._site.saved["indices"].reshape(-1)
 
     @property
-    def _padding(self) -> Tensor:
+    def padding(self) -> Tensor:
+        """Which rows of an embedding are of the word that stays as it is."""
         node: Any = self._site.node
         padding = node._saved_padding_idx
         # -1, none at all, shows as 2^64 - 1.

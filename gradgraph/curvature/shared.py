@@ -78,9 +78,19 @@ class Shared:
         return self.sites[0].uses
 
     @property
+    def alike(self) -> list[Site]:
+        """The sites besides the first that take what it takes in the same shape."""
+        return self.sites[1:]
+
+    @property
+    def senders(self) -> list[int]:
+        """The numbers of the sites at which tangents are sent."""
+        return list(range(len(self.sites)))
+
+    @property
     def tangents(self) -> int:
         """How many are to be sent."""
-        return sum(site.sizes[1] * table.shape[1] for site, table in zip(self.sites, self.tables, strict=True))
+        return sum(self.sites[number].sizes[1] * self.tables[number].shape[1] for number in self.senders)
 
     @property
     def entries(self) -> int:

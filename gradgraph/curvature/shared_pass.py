@@ -76,7 +76,8 @@ class SharedPass:
         """Send this rank's share; whether the passes that check it agree."""
         began = time.perf_counter()
         shared = self._shared
-        for number, site in enumerate(shared.sites):
+        for number in shared.senders:
+            site = shared.sites[number]
             gradient = self._gradients[site.place]
             first, last = share.slice(site.sizes[1])
             if gradient is None or not gradient.requires_grad:
