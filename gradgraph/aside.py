@@ -13,6 +13,7 @@ from torch.autograd.graph import Node
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.kinds import BLOCKED
 from gradgraph.passes import unobserved
+from gradgraph.recording.log import made_at
 from gradgraph.retained import retained
 from gradgraph.saved import saved_values
 from gradgraph.teardown import reachable
@@ -143,7 +144,10 @@ def _refuses(text: str) -> bool:
 
 def _blocked(roots: Sequence[Node]) -> str:
     """The nodes behind `roots` that refuse to be differentiated, by the operations that they stand in for."""
-    names = [fn.name() for fn in reachable(roots)]
-    found = [name for name in names if name.removeprefix("torch::autograd::") in BLOCKED]
-    found += [name for name in names if "flash" in name.lower() or "efficient" in name.lower() or "Cudnn" in name]
-    return ", ".join(dict.fromkeys(found)) or "one of its nodes"
+    found = []
+    for fn in reachable(roots):
+        name = fn.name()
+        fused = any(word in name for word in ("Flash", "Efficient", "Cudnn"))
+        if name.removeprefix("torch::autograd::") in BLOCKED or fused:
+            found.append(made_at(fn))
+    return ", ".join(list(dict.fromkeys(found))[:5]) or "one of its nodes"

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 
-__all__ = ["is_once_differentiable", "kind_of"]
+__all__ = ["BLOCKED", "WRONG_TWICE", "is_once_differentiable", "kind_of"]
 
 #: Nodes that raise when a backward pass comes to them, by the names that torch gives them.
 BLOCKED = ("NotImplemented", "Error", "DelayedError")
+
+#: Nodes whose second derivative torch gets wrong: `torch.autograd.gradgradcheck` fails on them (2.10 to 2.15).
+WRONG_TWICE = ("WeightNormInterfaceBackward0",)
 
 
 def kind_of(fn: Any, op: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradgraph.errors import InputError
 from gradgraph.teardown import reachable
 
-__all__ = ["budget", "bytes_per_row", "check_sizes", "chunk_for"]
+__all__ = ["budget", "bytes_per_row", "check_sizes", "chunk_for", "mib"]
 
 #: Rows beyond these bytes gain nothing: on a CPU the working set should stay near the caches. But a pass has costs of
 #: its own, so a few rows go into one in any case.
@@ -75,13 +75,14 @@ def chunk_for(gradient: Tensor, chunk_size: int | None, memory: int | None) -> t
     share = budget(memory, gradient.device, row)
     fitting = share // row
     if fitting < 1:
-        return 1, f"one row needs {_mib(row)}, more than the {_mib(share)} to spend"
+        return 1, f"one row needs {mib(row)}, more than the {mib(share)} to spend"
     rows = max(1, min(fitting, gradient.numel()))
-    return rows, f"{_mib(row)} a row, {_mib(share)} to spend"
+    return rows, f"{mib(row)} a row, {mib(share)} to spend"
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.3g} MiB"
+def mib(size: int) -> str:
+    """A number of bytes for reading."""
+    return f"{size / 2**20:.3g} MiB" if size >= 2**18 else f"{size / 2**10:.3g} KiB"
 
 
 def _free_memory() -> int:

@@ -14,7 +14,8 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from gradgraph.aside import aside, hooks_suspended
 from gradgraph.errors import GradGraphError, InputError
-from gradgraph.kinds import is_once_differentiable
+from gradgraph.kinds import WRONG_TWICE, is_once_differentiable
+from gradgraph.recording.log import made_at
 from gradgraph.teardown import reachable
 
 __all__ = ["Differentiate", "FirstOrder", "Reached", "first_order", "gradients_of"]
@@ -126,6 +127,11 @@ def _check_params(what: str, tensors: Mapping[str, Tensor]) -> None:
                 f"{what} expected parameters with values, but {name!r} is on the meta device, which holds none. Move "
                 "the model with .to_empty(device=...) and give it values."
             )
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise InputError(
+                f"{what} expected floating-point parameters, but {name!r} is {str(tensor.dtype).removeprefix('torch.')}, "
+                "by which nothing can be differentiated. Leave it out, or convert it with .double() before the forward."
+            )
         if tensor.is_complex():
             raise InputError(
                 f"{what} expected real parameters, but {name!r} is {str(tensor.dtype).removeprefix('torch.')}: a real "
@@ -148,14 +154,24 @@ def _unreached(what: str, tensors: Mapping[str, Tensor], active: Mapping[str, Te
 
 
 def _check_twice_differentiable(what: str, roots: list[Node], active: Mapping[str, Tensor]) -> None:
-    """Refuse a `once_differentiable` Function on the way: its gradient often just has no graph, which looks linear."""
-    once = [fn for fn in reachable(roots) if is_once_differentiable(fn)]
-    if not once:
+    """Refuse what would give a wrong number on the way to the parameters, and say nothing.
+
+    The gradient of a `once_differentiable` Function often just has no graph, which looks linear.
+    """
+    suspects = [fn for fn in reachable(roots) if is_once_differentiable(fn) or fn.name() in WRONG_TWICE]
+    if not suspects:
         return
     targets = {get_gradient_edge(tensor).node for tensor in active.values()}
-    for fn in once:
-        if targets.intersection(reachable([fn])):
+    for fn in suspects:
+        if not targets.intersection(reachable([fn])):
+            continue
+        if fn.name() in WRONG_TWICE:
             raise GradGraphError(
-                f"{what} differentiates the graph twice, and {fn.name()} cannot be: its backward is marked "
-                "@once_differentiable. Write its backward in differentiable operations and remove the mark."
+                f"{what} differentiates the graph twice, and torch's second derivative of {made_at(fn)} is wrong: it "
+                "fails torch.autograd.gradgradcheck. For weight_norm, write the weight as g * v / v.norm(dim=1, "
+                "keepdim=True), in a parametrization of your own."
             )
+        raise GradGraphError(
+            f"{what} differentiates the graph twice, and {made_at(fn)} cannot be: its backward is marked "
+            "@once_differentiable. Write its backward in differentiable operations and remove the mark."
+        )

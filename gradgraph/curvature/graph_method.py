@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from gradgraph.curvature.budget import budget, bytes_per_row
+from gradgraph.curvature.budget import budget, bytes_per_row, mib
 from gradgraph.curvature.chains import Block, derivatives
 from gradgraph.curvature.first_order import Differentiate, FirstOrder
 from gradgraph.curvature.graph_plan import GraphPlan
+from gradgraph.curvature.handed import handed
 from gradgraph.curvature.report import ParameterReport
 from gradgraph.curvature.rows import Plan, products_of
 from gradgraph.curvature.sharding import Share
@@ -98,12 +99,12 @@ class GraphMethod:
             one.use.name for one in self._plan.terms
         }
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
-        with _taken(self._plan) as arrived, own_adjoints(self._plan.fed) as self._adjoints:
+        with handed(self._plan.simple(self._chains)) as self._handed, own_adjoints(self._plan.fed) as self._adjoints:
             received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
         self._gradients = dict(zip(edges, received, strict=False))
         for one in self._plan.entered:
             # What is captured at a node that runs as well has not been through the hooks on its output.
-            if one.place in arrived and arrived[one.place] is not self._gradients[one.place]:
+            if not self._handed.took(one.place, self._gradients[one.place]):
                 self._refuse(one, f"a hook changes the gradient of {one.node.name()}")
         with torch.enable_grad():
             found = {
@@ -137,7 +138,7 @@ class GraphMethod:
         chains = {
             site: ways for site, ways in self._chains.items() if any(use.name not in self.refused for use in site.uses)
         }
-        self._works = self._plan.works(chains, self._gradients, self._product)
+        self._works = self._plan.works(chains, self._gradients, self._product, self._handed)
         self.tangents = sum(work.each * work.site.sizes[1] for work in self._works)
         for shared in self._plan.shared:
             shared.start(self._plan.labels())
@@ -208,8 +209,15 @@ class GraphMethod:
         for use, diagonal in uses:
             own = self._plan.edges[use.name]
             if use.name not in self.refused and use.operand != own:
-                (found,) = torch.autograd.grad([use.operand], [own], [diagonal], retain_graph=True)
-                if not torch.equal(found, self._plan.handed_back(use, diagonal)):
+                path = self._plan.selections(use)
+                with handed({key: self._plan.node(key) for key, _, _ in path}) as seen:
+                    (found,) = torch.autograd.grad([use.operand], [own], [diagonal], retain_graph=True)
+                given = diagonal
+                alike = torch.equal(found, self._plan.handed_back(use, diagonal))
+                for key, nr, slot in path:
+                    alike &= seen.took((key, nr), given)
+                    given = seen.given[key][slot][0]
+                if not alike or given is not found:
                     self.refused[use.name] = "a hook changes the gradient of a selection of it"
 
     def _agree(self, share: Share) -> None:
@@ -258,7 +266,10 @@ class GraphMethod:
         each, count = self._bytes(work), work.each * work.site.sizes[1]
         if self._memory is None and each * count <= _LITTLE:
             return count  # there is so much, and to look takes longer than a little net does
-        return max(1, budget(self._memory, self._loss.device, each, plenty=_PLENTY) // each)
+        spend = budget(self._memory, self._loss.device, each, plenty=_PLENTY)
+        if spend < each:
+            work.note = f"one needs {mib(each)}, more than the {mib(spend)} to spend"
+        return max(1, spend // each)
 
     def _refuse(self, one: Site | Term | Shared, why: str) -> None:
         self.refused.update((use.name, why) for use in one.uses)
@@ -340,22 +351,3 @@ class GraphMethod:
             return False
         close = self._plan.precision**0.5
         return bool(torch.dist(alone, expected) <= close * torch.linalg.vector_norm(expected))
-
-
-@contextmanager
-def _taken(plan: GraphPlan) -> Iterator[dict[Place, Tensor | None]]:
-    """What gradient each site and each term takes in the passes inside the block."""
-    found: dict[Place, Tensor | None] = {}
-
-    def taking(place: Place) -> Callable[[tuple[Tensor | None, ...]], None]:
-        def take(gradients: tuple[Tensor | None, ...]) -> None:
-            found[place] = gradients[0]
-
-        return take
-
-    handles = [one.node.register_prehook(taking(one.place)) for one in plan.entered]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -15,6 +15,7 @@ from gradgraph.curvature.apart_rules import Labels, operation, shape_of
 from gradgraph.curvature.chains import Chain, Slopes, chain_behind
 from gradgraph.curvature.features import count_of
 from gradgraph.curvature.groups import Groups, grouped, probed
+from gradgraph.curvature.handed import Handed
 from gradgraph.curvature.shared import Shared
 from gradgraph.curvature.sites import Place, Site, Term, Use, find_sites, reaches
 from gradgraph.curvature.tied import Tied
@@ -131,16 +132,34 @@ class GraphPlan:
 
     def handed_back(self, use: Use, tensor: Tensor) -> Tensor:
         """A tensor of the use's shape in that of its parameter: the backward of the selections, hooks apart."""
-        walk, own = self._walk, self.edges[use.name]
-        key, nr = walk.key_of[use.operand.node], use.operand.output_nr
-        while (walk.nodes[key], nr) != (own.node, own.output_nr):
-            node: Any = walk.nodes[key]
+        for key, nr, slot in self.selections(use):
+            node: Any = self._walk.nodes[key]
             outputs: list[Tensor | None] = [None] * len(node._input_metadata)
             outputs[nr] = tensor
-            tensor = node(*outputs)
-            edge = walk.start[key]
-            key, nr = walk.target[edge], walk.output_nr[edge]
+            found = node(*outputs)
+            tensor = found[slot] if isinstance(found, tuple) else found
         return tensor
+
+    def selections(self, use: Use) -> list[tuple[int, int, int]]:
+        """From what enters to its parameter: key, number of the output and slot of each selection."""
+        walk, own = self._walk, self.edges[use.name]
+        found = []
+        key, nr = walk.key_of[use.operand.node], use.operand.output_nr
+        while (walk.nodes[key], nr) != (own.node, own.output_nr):
+            edge = walk.start[key]
+            found.append((key, nr, walk.slot[edge]))
+            key, nr = walk.target[edge], walk.output_nr[edge]
+        return found
+
+    def node(self, key: int) -> Node:
+        """The node that has the key."""
+        return self._walk.nodes[key]
+
+    def simple(self, chains: Mapping[Site, Mapping[Way, Chain]]) -> dict[int, Node]:
+        """The nodes by which parameters enter, and those of `chains`, by key."""
+        found = {one.place[0]: one.node for one in self.entered}
+        found.update((step.place[0], step.node) for ways in chains.values() for one in ways.values() for step in one.steps)
+        return found
 
     def chains(self) -> dict[Site, dict[Way, Chain]]:
         """What may follow each site, by the way that is taken there."""
@@ -154,7 +173,11 @@ class GraphPlan:
         }
 
     def works(
-        self, chains: Mapping[Site, Mapping[Way, Chain]], gradients: Mapping[Place, Tensor | None], product: Product
+        self,
+        chains: Mapping[Site, Mapping[Way, Chain]],
+        gradients: Mapping[Place, Tensor | None],
+        product: Product,
+        seen: Handed,
     ) -> list[Work]:
         """The cheapest way at each site whose gradient depends on anything."""
         labels = self.labels()
@@ -169,7 +192,8 @@ class GraphPlan:
             if groups.each > 1:
                 groups, way = self._weighed(site, groups, ways, product)
             chain = ways[way]
-            works.append(Work(site, groups, chain if chain.prepare(gradients, slopes) else Chain(site, ()), way))
+            known = seen.along(chain, gradients) and chain.prepare(gradients, slopes)
+            works.append(Work(site, groups, chain if known else Chain(site, ()), way))
         return works
 
     def _weighed(self, site: Site, groups: Groups, ways: Mapping[Way, Chain], product: Product) -> tuple[Groups, Way]:

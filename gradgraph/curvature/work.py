@@ -52,6 +52,7 @@ class Work:
         checked: whether a pass has been checked.
         curved: whether anything depended on what enters.
         seconds: spent so far.
+        note: what else there is to say.
     """
 
     def __init__(self, site: Site, groups: Groups, chain: Chain, way: Way) -> None:
@@ -63,6 +64,7 @@ class Work:
         self.checked = False
         self.curved = False
         self.seconds = 0.0
+        self.note = ""
         self._readings = Readings(site)
         self._table: Tensor | None = None
 
@@ -78,7 +80,8 @@ class Work:
             said = f"a tangent for each unit and place, at all {samples} samples of {each} at once ({self.groups.how})"
         else:
             said = "a tangent for each unit and place"
-        return said + (f", carried through {steps} operation{'s' * (steps > 1)}" if steps else "")
+        said += f", carried through {steps} operation{'s' * (steps > 1)}" if steps else ""
+        return f"{said}; {self.note}" if self.note else said
 
     @property
     def each(self) -> int:

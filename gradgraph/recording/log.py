@@ -33,6 +33,7 @@ __all__ = [
     "ThreadLog",
     "keep",
     "latest",
+    "made_at",
 ]
 
 # Owners in timelines are numbers of 63 bits. Those of creators are a thread's token, 20 bits, and a number of its
@@ -282,6 +283,16 @@ _latest: Log | None = None
 def latest() -> Log | None:
     """The log of the recording that began last; None before the first."""
     return _latest
+
+
+def made_at(node: Any) -> str:
+    """The name of `node`, and the line that made it where the latest recording knows: for error texts."""
+    name = str(node.name()).removeprefix("torch::autograd::")
+    if _latest is None:
+        return name
+    _latest.look_up()
+    record = _latest.record_of(node)
+    return name if record is None or record.site is None else f"{name} (made at {_latest.sites[record.site]})"
 
 
 def keep(log: Log) -> None:

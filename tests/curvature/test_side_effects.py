@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+import gradgraph
 from gradgraph import curvature, gradients, hessian, hessian_diagonal, hvp, trace
 from gradgraph.curvature import progress as progress_module
 from gradgraph.curvature import rows as rows_module
@@ -189,6 +190,30 @@ def test_graphs_that_cannot_be_differentiated_twice(analysis: Analysis) -> None:
         analysis(ctc, {"x": x})
 
 
+def test_what_torch_gets_wrong_is_refused_with_its_line() -> None:
+    layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 2))
+    x = torch.randn(4, 3)
+    with gradgraph.record():
+        loss = layer(x).pow(2).sum()
+    words = r"hessian_diagonal .* second derivative of WeightNormInterfaceBackward0 \(made at .*\) is wrong: .* g \* v"
+    with pytest.raises(GradGraphError, match=words):
+        hessian_diagonal(loss, layer)
+    with pytest.raises(GradGraphError, match=words.replace("hessian_diagonal", "hvp")):
+        hvp(loss, layer, [torch.ones_like(one) for one in layer.parameters()])
+    assert hessian_diagonal(loss, {"bias": layer.bias})["bias"].tolist() == [8.0, 8.0]  # beside the way
+
+
+def test_what_cannot_be_differentiated_twice_is_named_with_its_line() -> None:
+    query = torch.randn(1, 2, 4, 8, requires_grad=True)
+    with gradgraph.record(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
+        loss = torch.nn.functional.scaled_dot_product_attention(query, query, query).sum()
+    words = (
+        r"FlashAttention\w*Backward0 \(made at .*test_side_effects.py:\d+ in test_\w+\) cannot be differentiated again"
+    )
+    with pytest.raises(GradGraphError, match=words):
+        hessian_diagonal(loss, query)
+
+
 def test_once_differentiable_beside_the_way_does_not_matter() -> None:
     class Once(torch.autograd.Function):
         @staticmethod
@@ -216,6 +241,11 @@ def test_bad_options() -> None:
         hessian_diagonal(loss, x, memory=0)
     with pytest.raises(InputError, match='tolerance= is for the estimators, and method="auto" is exact'):
         hessian_diagonal(loss, x, tolerance=0.1)
+    with pytest.raises(InputError, match=r"expected floating-point parameters, but 'steps' is int64.* \.double\(\)"):
+        hessian_diagonal(loss, {"x": x, "steps": torch.ones(2, dtype=torch.int64)})
+    layer = torch.nn.Linear(3, 2)
+    tight = hessian_diagonal(layer(torch.randn(4, 3)).softmax(1).pow(3).sum(), layer, memory=10)
+    assert re.search(r"; one needs .* KiB, more than the .* KiB to spend$", tight.report["weight"].reason)
     with pytest.raises(InputError, match="memory expected a positive number of bytes"):
         hessian(loss, x, memory=-1)
 
@@ -233,7 +263,7 @@ def test_the_budget_sets_the_chunk() -> None:
     assert chunk_for(gradient, 7, row)[0] == 7
     one, reason = chunk_for(gradient, None, row - 1)
     assert one == 1
-    assert re.match(r"one row needs .* MiB, more than the .* MiB to spend", reason)
+    assert re.match(r"one row needs .* KiB, more than the .* KiB to spend", reason)
     result = hessian_diagonal(loss, w, method="batched", memory=10 * row)
     assert result.report["w"].chunk == 10
     assert 0 < budget(None, torch.device("cpu"), row) <= 16 * 2**20
