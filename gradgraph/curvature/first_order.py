@@ -129,8 +129,9 @@ def _check_params(what: str, tensors: Mapping[str, Tensor]) -> None:
             )
         if not (tensor.is_floating_point() or tensor.is_complex()):
             raise InputError(
-                f"{what} expected floating-point parameters, but {name!r} is {str(tensor.dtype).removeprefix('torch.')}, "
-                "by which nothing can be differentiated. Leave it out, or convert it with .double() before the forward."
+                f"{what} expected floating-point parameters, but {name!r} is "
+                f"{str(tensor.dtype).removeprefix('torch.')}, by which nothing can be differentiated. Leave it out, or "
+                "convert it with .double() before the forward."
             )
         if tensor.is_complex():
             raise InputError(
