@@ -158,7 +158,9 @@ class GraphPlan:
     def simple(self, chains: Mapping[Site, Mapping[Way, Chain]]) -> dict[int, Node]:
         """The nodes by which parameters enter, and those of `chains`, by key."""
         found = {one.place[0]: one.node for one in self.entered}
-        found.update((step.place[0], step.node) for ways in chains.values() for one in ways.values() for step in one.steps)
+        found.update(
+            (step.place[0], step.node) for ways in chains.values() for one in ways.values() for step in one.steps
+        )
         return found
 
     def chains(self) -> dict[Site, dict[Way, Chain]]:
