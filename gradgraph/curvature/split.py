@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from gradgraph.curvature.first_order import Differentiate, first_order
 from gradgraph.curvature.products import VectorLike, _fitting
@@ -110,7 +109,7 @@ def curvature(
             else:
                 found = exact_trace(rows, order, seen.structure, seen.gradients, per_entry, memory, progress)
         numbers = known.sequence_numbers()
-    graph = _graph(namespace, loss, given, tensors)
+    graph = _graph(namespace, loss, given, tensors, known.walk)
     return _result(found, graph, numbers, after)
 
 
@@ -145,11 +144,11 @@ def _result(found: Found, graph: AutogradGraph, numbers: dict[int, int], after: 
     return result
 
 
-def _graph(namespace: Mapping[str, Any], loss: Tensor, params: Any, tensors: Mapping[str, Tensor]) -> AutogradGraph:
+def _graph(
+    namespace: Mapping[str, Any], loss: Tensor, params: Any, tensors: Mapping[str, Tensor], walk: Walk
+) -> AutogradGraph:
     """The graph of the loss, without its live nodes; parameters that are no leaves are named, too."""
     leaves = {name: tensor for name, tensor in tensors.items() if tensor.is_leaf}
-    walk = Walk()
-    walk.follow([get_gradient_edge(loss)])
     others = {name: one for name, one in tensors.items() if not one.is_leaf and one.grad_fn in walk.key_of}
     inside = {id(getattr(node, "variable", None)) for node in walk.nodes}
     known = [one for one in leaves.values() if id(one) in inside]

@@ -52,12 +52,14 @@ class Adjoints:
         roots: adjoints that depend on nothing, made to require a gradient.
         edges: the curvature edges of each node of the gradients' graph that has any.
         of_params: the places of the parameters, by name.
+        ends: where their gradients arrive.
     """
 
     def __init__(self, loss: Tensor, params: Mapping[Any, Tensor | GradientEdge], *, everywhere: bool = False) -> None:
         self._loss = get_gradient_edge(loss)
         self._params = params
         self._everywhere = everywhere
+        self.ends = {name: edge_of(one) for name, one in params.items()}
         self._begin()
 
     def __call__(self, differentiate: Differentiate) -> dict[Any, Tensor]:
@@ -87,9 +89,10 @@ class Adjoints:
         self.places: dict[Place, Node] = {}
         self.roots: list[Tensor] = []
         self.edges: dict[Node, list[CurvatureEdge]] = {}
-        edges = {name: edge_of(one) for name, one in self._params.items()}
         self.of_params = {
-            name: (walk.key_of[edge.node], edge.output_nr) for name, edge in edges.items() if edge.node in walk.key_of
+            name: (walk.key_of[edge.node], edge.output_nr)
+            for name, edge in self.ends.items()
+            if edge.node in walk.key_of
         }
 
     def _run(self, differentiate: Differentiate, wanted: Iterable[int], absent: set[Place]) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ class SplitPass:
         names = [name for name in direction if name in self._params]
         received = torch.autograd.grad(
             [self._gradients[name] for name in starts],
-            [edge_of(one) for one in (*(self._params[name] for name in names), *self._adjoints.roots)],
+            [*(self._adjoints.ends[name] for name in names), *map(edge_of, self._adjoints.roots)],
             [direction[name] for name in starts],
             retain_graph=True,
             allow_unused=True,
