@@ -61,7 +61,8 @@ class SplitGraph:
         self._tensors = dict(tensors)
         self._adjoints: Adjoints
         walk = self._walk = Walk()
-        walk.follow([get_gradient_edge(loss)])
+        if tensors:
+            walk.follow([get_gradient_edge(loss)])
         found = find_sites(walk, tensors)
         every = sorted(set(zip(walk.target, walk.output_nr, strict=True)))
         self._labels = labels_of(walk, every, linear=True) if found.sites else {}
