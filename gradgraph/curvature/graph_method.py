@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -52,6 +51,46 @@ class _Sent:
     block: Block
 
 
+@dataclass
+class _Mixture:
+    """A random mixture of tangents at one cut, and of what the engine gave for them.
+
+    Attributes:
+        edge: the cut.
+        weights: of the entries there, one for each sample; None where samples are not told apart.
+        tangent: the mixture, of the cut's shape.
+        product: what it should give.
+        works: whose tangents are in it.
+    """
+
+    edge: GradientEdge
+    weights: Tensor | None
+    tangent: Tensor
+    product: Tensor
+    works: dict[Work, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator(self.tangent.device).manual_seed(0)
+
+    def add(self, tangents: Tensor, products: Tensor) -> None:
+        """Take in tangents and what they gave: `[k, *shape]`."""
+        shares = torch.randn(len(tangents), generator=self._generator, device=tangents.device, dtype=tangents.dtype)
+        self.tangent += torch.tensordot(shares, tangents, 1)
+        self.product += torch.tensordot(shares, products, 1)
+
+    def weighted(self, mixed: Tensor) -> Tensor:
+        """`mixed` with each sample times its weight."""
+        return mixed if self.weights is None else mixed * self.weights
+
+    def agrees(self, found: Tensor, close: float) -> bool:
+        """Whether the engine gave `found` for the weighted mixture rightly; `close` is the relative difference."""
+        # Where samples weigh nothing, nothing may be, to the last bit.
+        if self.weights is not None and bool(found.masked_fill(self.weights != 0, 0).count_nonzero()):
+            return False
+        expected = self.weighted(self.product)
+        return bool(torch.dist(found, expected) <= close * torch.linalg.vector_norm(expected))
+
+
 class GraphMethod:
     """The parameters of one loss that can be read off the graph, and what is read.
 
@@ -78,6 +117,7 @@ class GraphMethod:
         self._adjoints: dict[Place, Tensor] = {}
         self._bends: list[tuple[Term, Tensor]] = []
         self._reset: Callable[[], None] = lambda: None
+        self._mixtures: dict[tuple[Place, tuple[object, ...]], _Mixture] = {}
         self._stand_ins: set[str] = set()  # parameters in place of whose gradients those of their sites are taken
         self._rows: dict[Place, int] = {}  # bytes of one behind a cut
         self.refused: dict[str, str] = {}
@@ -183,6 +223,7 @@ class GraphMethod:
                     held = 0.0
             work.seconds += time.perf_counter() - began
         self._flush(waiting, advance)
+        self._compare()
         for shared in self._shared:
             sender = SharedPass(shared, self._gradients, self._adjoints, self._plan.precision, self._reset)
             if not sender.run(share, advance, self._chunk_size, self._memory):
@@ -209,15 +250,11 @@ class GraphMethod:
         for use, diagonal in uses:
             own = self._plan.edges[use.name]
             if use.name not in self.refused and use.operand != own:
-                path = self._plan.selections(use)
+                path, given = self._plan.selections(use), diagonal.clone()  # a hook may change it in place
                 with handed({key: self._plan.node(key) for key, _, _ in path}) as seen:
-                    (found,) = torch.autograd.grad([use.operand], [own], [diagonal], retain_graph=True)
-                given = diagonal
+                    (found,) = torch.autograd.grad([use.operand], [own], [given], retain_graph=True)
                 alike = torch.equal(found, self._plan.handed_back(use, diagonal))
-                for key, nr, slot in path:
-                    alike &= seen.took((key, nr), given)
-                    given = seen.given[key][slot][0]
-                if not alike or given is not found:
+                if not alike or not seen.through(path, given, found):
                     self.refused[use.name] = "a hook changes the gradient of a selection of it"
 
     def _agree(self, share: Share) -> None:
@@ -286,7 +323,8 @@ class GraphMethod:
                 vectors = torch.cat([one.block.spread() for one in sent]) if len(sent) > 1 else sent[0].block.spread()
                 edge = sent[0].work.chain.cut
                 product = self._product(place, edge, vectors)
-                self._check(place, edge, sent, vectors, product)
+                if product is not None:
+                    self._mix(place, sent, vectors, product)
             works = dict.fromkeys(one.work for one in sent)
             for one in sent:
                 part = None if product is None else product[start : start + one.piece.size]
@@ -311,43 +349,29 @@ class GraphMethod:
         known = [part for part in parts if part is not None]
         return torch.cat(known) if len(known) > 1 else known[0].detach() if known else None
 
-    def _check(
-        self, place: Place, edge: GradientEdge, sent: list[_Sent], vectors: Tensor, product: Tensor | None
-    ) -> None:
-        """Compare a mixture of the tangents, at half of the samples, with a pass of its own."""
-        if product is None or all(one.work.checked for one in sent):
-            return
-        alike: dict[tuple[object, ...], tuple[list[_Sent], list[int]]] = {}
+    def _mix(self, place: Place, sent: list[_Sent], vectors: Tensor, product: Tensor) -> None:
+        """Add a random mixture of the tangents, and what they gave, to those that are compared at the end."""
+        alike: dict[tuple[Place, tuple[object, ...]], list[int]] = {}
         start = 0
         for one in sent:
-            same, rows = alike.setdefault(one.work.told_apart(one.block), ([], []))
-            same.append(one)
-            rows += range(start, start + one.piece.size)
+            key = place, one.work.told_apart(one.block)
+            if key not in self._mixtures:
+                empty = torch.zeros_like(vectors[0]), torch.zeros_like(product[0])
+                self._mixtures[key] = _Mixture(one.work.chain.cut, one.work.weights(one.block), *empty)
+            self._mixtures[key].works[one.work] = None
+            alike.setdefault(key, []).extend(range(start, start + one.piece.size))
             start += one.piece.size
-        for same, rows in alike.values():
-            if all(one.work.checked for one in same):
-                continue
-            mask = same[0].work.mask(same[0].block)
+        for key, rows in alike.items():
             some = (vectors, product) if len(rows) == len(vectors) else (vectors[rows], product[rows])
-            agrees = self._mixture(place, edge, mask, *some)
-            for work in dict.fromkeys(one.work for one in same):
-                work.checked = True
-                if not agrees:
-                    self._refuse(work.site, _DISAGREES)
+            self._mixtures[key].add(*some)
 
-    def _mixture(self, place: Place, edge: GradientEdge, mask: Tensor | None, vectors: Tensor, product: Tensor) -> bool:
-        generator = torch.Generator(vectors.device).manual_seed(0)
-        shares = torch.randn(len(vectors), generator=generator, device=vectors.device, dtype=vectors.dtype)
-        one, expected = shares @ vectors.flatten(1), shares @ product.flatten(1)
-        if mask is not None:
-            kept = mask.reshape(-1).to(one.dtype)
-            one, expected = one * kept, expected * kept
-        found = self._product(place, edge, one.view(1, *vectors.shape[1:]))
-        if found is None:
-            return False
-        alone = found.reshape(-1)
-        # At the other half of the samples nothing may be, to the last bit.
-        if mask is not None and bool((alone - alone * kept).count_nonzero()):
-            return False
-        close = self._plan.precision**0.5
-        return bool(torch.dist(alone, expected) <= close * torch.linalg.vector_norm(expected))
+    def _compare(self) -> None:
+        """Compare the mixtures, each sample with a weight of its own and half of them with none, with own passes."""
+        for (place, _), one in self._mixtures.items():
+            before = self._passes(place)
+            found = self._product(place, one.edge, one.weighted(one.tangent).unsqueeze(0))
+            for work in one.works:
+                work.passes += self._passes(place) - before
+                if found is None or not one.agrees(found[0], self._plan.precision**0.5):
+                    self._refuse(work.site, _DISAGREES)
+        self._mixtures.clear()

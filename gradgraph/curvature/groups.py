@@ -12,7 +12,7 @@ from torch import Tensor
 from gradgraph.curvature.apart_rules import MIXED, Factor, Labels
 from gradgraph.curvature.sites import Site
 
-__all__ = ["Groups", "Product", "factors_of", "grouped", "probed"]
+__all__ = ["Groups", "Product", "factors_of", "grouped", "probed", "weights_of"]
 
 #: Rows times the Hessian of z, `[k, *z.shape]` each; None where that is zero.
 Product = Callable[[Tensor], "Tensor | None"]
@@ -70,6 +70,16 @@ def _filling(shape: Sequence[int], size: int) -> int:
     while math.prod(shape[:axes]) < size:
         axes += 1
     return axes
+
+
+def weights_of(samples: int, like: Tensor) -> Tensor:
+    """Random weights to tell samples apart by, half of them 0: never all, and never none of several."""
+    generator = torch.Generator(like.device).manual_seed(0)
+    weights = torch.randn(samples, generator=generator, dtype=like.dtype, device=like.device)
+    if samples > 1:
+        weights[1:] *= torch.randint(0, 2, (samples - 1,), generator=generator, device=like.device)
+        weights[-1] = 0
+    return weights
 
 
 def probed(site: Site, groups: Groups, product: Product, worth: Callable[[Groups, int], bool]) -> Groups:

@@ -46,6 +46,15 @@ class Handed:
             return False
         return gradient._version == version and gradient.grad_fn is maker
 
+    def through(self, path: Sequence[tuple[int, int, int]], start: Tensor, end: Tensor) -> bool:
+        """Whether `start` went in and `end` came out, each node of `path` (key, output, slot) having handed on."""
+        given: Tensor | None = start
+        for key, nr, slot in path:
+            if not self.took((key, nr), given):
+                return False
+            given = self.given[key][slot][0]
+        return given is end
+
     def along(self, chain: Chain, gradients: Mapping[Place, Tensor | None]) -> bool:
         """Whether each step of a chain took what the next gave, and the site what the first gave."""
         before = chain.site.place

@@ -126,8 +126,8 @@ class Shared:
         whole[unit, :, :, unit + piece.first] = rows.view(count, each, lead, trail)
         return whole.view(piece.size, *site.shape)
 
-    def mask(self, number: int, half: Tensor, shape: torch.Size) -> Tensor:
-        """The rows of site `number` of the samples that `half` tells, for a tensor of `shape`: z or x."""
+    def weights(self, number: int, half: Tensor, shape: torch.Size) -> Tensor:
+        """The samples' weights, `half`, at the rows of site `number`, for a tensor of `shape`: z or x."""
         lead, _, trail = self.sites[number].sizes
         by_row = half.new_empty(lead * trail)
         by_row[self.tables[number].reshape(-1)] = half.repeat_interleave(self.tables[number].shape[1])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from gradgraph.curvature.budget import chunk_for
+from gradgraph.curvature.groups import weights_of
 from gradgraph.curvature.rows import Plan, products_of
 from gradgraph.curvature.sharding import Share
 from gradgraph.curvature.shared import Shared
@@ -116,10 +117,8 @@ class SharedPass:
         shared = self._shared
         generator = torch.Generator(vectors.device).manual_seed(0)
         shares = torch.randn(len(vectors), generator=generator, device=vectors.device, dtype=vectors.dtype)
-        half = torch.randint(0, 2, (len(shared.tables[0]),), generator=generator, device=vectors.device).bool()
-        if len(half) == 1:
-            half[:] = True
-        one = torch.tensordot(shares, vectors, 1).masked_fill(~shared.mask(number, half, vectors.shape[1:]), 0)
+        half = weights_of(len(shared.tables[0]), vectors)
+        one = torch.tensordot(shares, vectors, 1) * shared.weights(number, half, vectors.shape[1:])
         alone = self._products(gradient, one.unsqueeze(0), plan)
         numbers = [*range(len(shared.sites)), *self._fed]
         close = self._precision**0.5
@@ -128,9 +127,9 @@ class SharedPass:
                 if product is not found:
                     return False
                 continue
-            mask = shared.mask(other, half, product.shape[1:])
-            expected = torch.tensordot(shares, product, 1).masked_fill(~mask, 0)
-            if bool(found[0].masked_fill(mask, 0).count_nonzero()):
+            weights = shared.weights(other, half, product.shape[1:])
+            expected = torch.tensordot(shares, product, 1) * weights
+            if bool(found[0].masked_fill(weights != 0, 0).count_nonzero()):
                 return False
             if not torch.dist(found[0], expected) <= close * torch.linalg.vector_norm(expected):
                 return False

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradgraph.curvature.chains import CUT, Block, Chain
 from gradgraph.curvature.features import count_of
-from gradgraph.curvature.groups import Groups
+from gradgraph.curvature.groups import Groups, weights_of
 from gradgraph.curvature.readings import Readings
 from gradgraph.curvature.sites import Site, Use
 
@@ -49,7 +49,6 @@ class Work:
         way: which tangents.
         passes: engine passes so far.
         chunk: most tangents in one.
-        checked: whether a pass has been checked.
         curved: whether anything depended on what enters.
         seconds: spent so far.
         note: what else there is to say.
@@ -61,7 +60,6 @@ class Work:
         self.chain = chain
         self.way = way
         self.passes = self.chunk = 0
-        self.checked = False
         self.curved = False
         self.seconds = 0.0
         self.note = ""
@@ -117,18 +115,17 @@ class Work:
         return self.chain.carry(Block(value, self.site.shape, units, piece.first, rows))
 
     def told_apart(self, block: Block) -> tuple[object, ...]:
-        """What `mask` depends on."""
+        """What `weights` depends on."""
         if self.way == "entries" or self.groups.samples == 1:
             return ()
         lead, _, trail = self.site.sizes
         return self.groups.factors, lead, trail, 0 if trail == 1 else block.units
 
-    def mask(self, block: Block) -> Tensor | None:
-        """A random half of the samples, as a mask of the tensor at the cut; None where they are not told apart."""
+    def weights(self, block: Block) -> Tensor | None:
+        """Random weights of the samples, half of them 0, for the tensor at the cut; None where not told apart."""
         if self.way == "entries" or self.groups.samples == 1:
             return None
-        generator = torch.Generator(self._like.device).manual_seed(0)
-        half = torch.randint(0, 2, (self.groups.samples,), generator=generator, device=self._like.device).bool()
+        half = weights_of(self.groups.samples, self._like)
         lead, units, trail = self.site.sizes
         by_row = half
         if self.groups.each > 1:

@@ -68,3 +68,47 @@ OTHER_TYPES: dict[str, Build] = {
 @pytest.mark.parametrize("build", OTHER_TYPES.values(), ids=OTHER_TYPES)
 def test_other_types_are_left_to_rows(build: Build) -> None:
     assert set(assert_exact(*build()).values()) == {"batched"}
+
+
+#: What hooks may make of a gradient `[4, 5]`: its numbers mostly stay, what they depend on does not.
+HOOKS: dict[str, Callable[[Tensor], Tensor | None]] = {
+    "looks": lambda g: None,
+    "the same": lambda g: g,
+    "copy": lambda g: g.clone(),
+    "detached": lambda g: g.detach(),
+    "scaled": lambda g: g * (1 + 1e-9),
+    "scale detached": lambda g: g / g.detach().norm() * g.norm(),
+    "samples mixed": lambda g: g + g.flip(0) - g.flip(0).detach(),
+    "samples of one unit mixed": lambda g: torch.cat([g[:, :4], g[:, 4:] + 1e-3 * g[:, 4:].roll(1, 0)], 1),
+    "doubled in place": lambda g: g.mul_(2),
+}
+
+
+def hooked(place: str, hook: Callable[[Tensor], Tensor | None]) -> Loss:
+    data, target = numbers(4, 3), numbers(4, 5, seed=1)
+
+    def loss(p: Params) -> Tensor:
+        def seen(tensor: Tensor, name: str) -> Tensor:
+            if name == place and tensor.requires_grad:
+                tensor.register_hook(hook)
+            return tensor
+
+        weight = seen(p["v"].t(), "selection") if place == "selection" else p["v"].t()
+        hidden = seen(seen(torch.addmm(p["a"], data, p["w"]), "z").tanh(), "hidden")
+        output = seen(seen(hidden @ weight, "output").sin().view(2, 2, 5), "view").view(4, 5)
+        return torch.nn.functional.mse_loss(output, target)
+
+    return loss
+
+
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+@pytest.mark.parametrize("place", ["selection", "z", "hidden", "output"])
+def test_hooks_have_their_say(place: str, hook: Callable[[Tensor], Tensor | None]) -> None:
+    params = {"w": numbers(3, 5), "a": numbers(5), "v": numbers(5, 5, seed=2) / 2}
+    loss = hooked(place, hook)
+    expected = hessian_diagonal(loss(tensors := leaves(params)), tensors, method="accumulate", progress=False)
+    for chunk in (None, 1, 3):
+        tensors = leaves(params)
+        found = hessian_diagonal(loss(tensors), tensors, method="graph", chunk_size=chunk, progress=False)
+        for name, reference in expected.items():
+            torch.testing.assert_close(found[name], reference, rtol=0, atol=1e-12)
