@@ -188,7 +188,7 @@ def shape_of(node: Any, nr: int) -> Shape | None:
     metadata = node._input_metadata
     if nr >= len(metadata) or metadata[nr].is_nested_tensor:
         return None
-    return tuple(int(size) for size in metadata[nr].shape)
+    return tuple(metadata[nr].shape)
 
 
 def mixed(shape: Shape | None) -> Labels:

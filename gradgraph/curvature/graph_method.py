@@ -247,15 +247,28 @@ class GraphMethod:
 
     def _check_selections(self, uses: list[tuple[Use, Tensor]]) -> None:
         """Refuse the parameters on selections of which a hook has a say: the engine then gives something else."""
-        for use, diagonal in uses:
-            own = self._plan.edges[use.name]
-            if use.name not in self.refused and use.operand != own:
-                path, given = self._plan.selections(use), diagonal.clone()  # a hook may change it in place
-                with handed({key: self._plan.node(key) for key, _, _ in path}) as seen:
-                    (found,) = torch.autograd.grad([use.operand], [own], [given], retain_graph=True)
+        waiting = [one for one in uses if one[0].operand != self._plan.edges[one[0].name]]
+        while waiting := [one for one in waiting if one[0].name not in self.refused]:
+            # One use of each parameter a pass, so that what arrives at a node is of one use.
+            several = {one[0].name: one for one in waiting}
+            waiting = [one for one in waiting if several[one[0].name] is not one]
+            paths = {name: self._plan.selections(use) for name, (use, _) in several.items()}
+            sent = {name: diagonal.clone() for name, (_, diagonal) in several.items()}  # a hook may change it in place
+            with handed({key: self._plan.node(key) for path in paths.values() for key, _, _ in path}) as seen:
+                received = torch.autograd.grad(
+                    [use.operand for use, _ in several.values()],
+                    [self._plan.edges[name] for name in several],
+                    list(sent.values()),
+                    retain_graph=True,
+                )
+            for found, (name, (use, diagonal)) in zip(received, several.items(), strict=True):
                 alike = torch.equal(found, self._plan.handed_back(use, diagonal))
-                if not alike or not seen.through(path, given, found):
-                    self.refused[use.name] = "a hook changes the gradient of a selection of it"
+                given: Tensor | None = sent[name]
+                for key, nr, slot in paths[name]:
+                    alike &= seen.took((key, nr), given)
+                    given = seen.given[key][slot][0]
+                if not alike or given is not found:
+                    self.refused[name] = "a hook changes the gradient of a selection of it"
 
     def _agree(self, share: Share) -> None:
         """Refuse what another rank has refused."""
