@@ -77,6 +77,9 @@ class Provenance:
                 if record.module is not None:
                     graph.nodes[key]["module"] = self._names[record.module]
                     graph.nodes[key]["module_call"] = calls[record.module, record.call]
+                elif record.creator is None and graph.nodes[key]["kind"] != "leaf":
+                    # It ran outside of any module, whichever module's parameters it uses: an L2 penalty, say.
+                    graph.nodes[key]["module"] = None
 
     def passes(self, graph: AutogradGraph) -> list[dict[str, Any]]:
         """The passes that made nodes of `graph`."""
