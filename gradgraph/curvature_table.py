@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradgraph.graph import AutogradGraph
-from gradgraph.render.lines import file_line, format_number, format_share, share_of
-from gradgraph.render.shares import about_curvature, curvature_words
+from gradgraph.render.lines import file_line, format_number
+from gradgraph.render.shares import curvature_words
 from gradgraph.render.table import table
-from gradgraph.view.sums import total_of
+from gradgraph.shares import about_curvature, format_share, share_of, shares_words, total_of
 
 __all__ = ["CurvatureTable", "curvature_table"]
 
@@ -22,7 +22,8 @@ class CurvatureTable:
     """The operations that contribute the most, and what all of them sum to.
 
     Attributes:
-        about: the graph attribute `curvature`: `of`, `total`, and where known `gauss_newton`, `residual`, `stderr`.
+        about: the graph attribute `curvature`: `of`, `total`, `magnitude` (the sum of the magnitudes of all
+            contributions), and where known `gauss_newton`, `residual`, `stderr`.
         rows: the largest contributions, by size, of operations that contribute.
         rest: how many contribute beyond those.
         rest_sum: the sum of what those contribute.
@@ -36,7 +37,10 @@ class CurvatureTable:
     without: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: what `about` says, and `operations`, a list of `node`, `op`, `module`, `source`, ..."""
+        """As JSON values: what `about` says, and `operations`, a list of `node`, `op`, `module`, `source`, ...
+
+        The `share` of an operation is its `curvature` as a portion of `magnitude`.
+        """
         more = {"count": self.rest, "curvature": self.rest_sum, "without": self.without}
         return {**self.about, "operations": list(self.rows), "more": more}
 
@@ -53,6 +57,9 @@ class CurvatureTable:
             lines.append(f"… and {self.rest:,} more: {format_number(self.rest_sum, sign=True)}")
         if self.without:
             lines.append(f"{self.without:,} {'operation adds' if self.without == 1 else 'operations add'} nothing")
+        words = shares_words(self.about.get("total"), self.about.get("magnitude"))
+        if words and self.rows:
+            lines.append(words)
         return "\n".join(lines)
 
 
@@ -61,22 +68,21 @@ def curvature_table(graph: AutogradGraph, top: int) -> CurvatureTable | None:
     found = {key: float(data["curvature"]) for key, data in graph.nodes.items() if data.get("curvature") is not None}
     if not found:
         return None
-    about = about_curvature(graph) or {}
-    total = float(about["total"])
+    about = about_curvature(graph.nodes.values(), graph.graph) or {}
     contributing = [key for key, value in found.items() if value]  # NaN contributes
     contributing.sort(key=lambda key: (not math.isnan(found[key]), -abs(found[key]), key))
     rest = [found[key] for key in contributing[top:]]
-    rows = tuple(_row(graph, key, found[key], total) for key in contributing[:top])
+    rows = tuple(_row(graph, key, found[key], about["magnitude"]) for key in contributing[:top])
     return CurvatureTable(about, rows, len(rest), total_of(rest), len(found) - len(contributing))
 
 
-def _row(graph: AutogradGraph, key: int, value: float, total: float) -> dict[str, Any]:
+def _row(graph: AutogradGraph, key: int, value: float, magnitude: float | None) -> dict[str, Any]:
     data = graph.nodes[key]
     return {
         "node": key,
         **{name: data[name] for name in ("op", "module", "source")},
         "curvature": value,
-        "share": share_of(value, total),
+        "share": share_of(value, magnitude),
     }
 
 

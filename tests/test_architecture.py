@@ -16,7 +16,20 @@ PACKAGE = Path(gradgraph.__file__).parent
 #: Lowest first. A module imports, at its top level, from lower tiers and from its own package only.
 TIERS = [
     ["errors", "importing", "uncaught"],
-    ["entries", "files", "graph", "kinds", "measure", "outputs", "params", "passes", "program", "saved", "walk"],
+    [
+        "entries",
+        "files",
+        "graph",
+        "kinds",
+        "measure",
+        "outputs",
+        "params",
+        "passes",
+        "program",
+        "saved",
+        "shares",
+        "walk",
+    ],
     ["labels", "leaves", "orders", "teardown"],
     ["recording", "retained"],
     ["aside", "recorder", "tracer", "watching"],

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gradgraph.charts.canvas import SIZES, ends, plain, signed
 from gradgraph.render.theme import Theme, mixed
+from gradgraph.shares import format_share, share_of, shares_words
 
 __all__ = ["Shared", "bar_figure"]
 
@@ -30,6 +31,10 @@ class Shared(Protocol):
     @property
     def total(self) -> float:
         """The sum of the shares."""
+
+    @property
+    def magnitude(self) -> float:
+        """The sum of the magnitudes of what all operations add."""
 
     @property
     def stderr(self) -> float | None:
@@ -78,7 +83,7 @@ def bar_figure(
             hatch="////" if negative else None,
             linewidth=0.8,
         )
-    labels = [_number(value, curvature.total) for _, value in bars]
+    labels = [_number(value, curvature.magnitude) for _, value in bars]
     axes.set_xlim(_limits(values, labels, (0.97 - left) * _WIDTH))
     reach = axes.get_xlim()[1] - axes.get_xlim()[0]
     for place, (label, (_, value), drawn) in enumerate(zip(labels, bars, values, strict=True)):
@@ -150,10 +155,10 @@ def _room(labels: Iterable[str]) -> float:
     return max((0.071 * len(label) + 0.15 for label in labels), default=0.08)
 
 
-def _number(value: float, total: float) -> str:
-    if not math.isfinite(value) or not total or not math.isfinite(total):
-        return signed(value, digits=4)
-    return f"{signed(value, digits=4)}  ({signed(100 * value / total)} %)"
+def _number(value: float, magnitude: float) -> str:
+    share = share_of(value, magnitude)
+    words = signed(value, digits=4)
+    return words if share is None else f"{words}  ({format_share(share).replace('-', '−')})"
 
 
 def _heading(curvature: Shared) -> str:
@@ -163,7 +168,10 @@ def _heading(curvature: Shared) -> str:
 
 
 def _detail(curvature: Shared, by: str, nothing: int) -> str:
-    parts = [f"share of each {_NAMES[by]}"]
+    parts = [f"what each {_NAMES[by]} adds"]
+    shares = shares_words(curvature.total, curvature.magnitude)
+    if shares:
+        parts.append(shares)
     if nothing:
         parts.append(f"{nothing} {'adds' if nothing == 1 else 'add'} nothing")
     if curvature.gauss_newton is not None and curvature.residual is not None:

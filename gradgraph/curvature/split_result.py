@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradgraph.errors import InputError
 from gradgraph.graph import AutogradGraph
+from gradgraph.shares import format_share, magnitude_of, share_of, shares_words, total_of
 
 __all__ = ["Curvature", "added"]
 
@@ -46,6 +47,11 @@ class Curvature:
     entries: dict[str, dict[int, Tensor]] | None = None
     _numbers: dict[int, int] = field(default_factory=dict)  # which node was made when, while the process lasts
 
+    @property
+    def magnitude(self) -> float:
+        """The sum of the magnitudes of all contributions, of which shares are shown: `total` where nothing cancels."""
+        return magnitude_of(self.contributions.values())
+
     def by_op(self) -> dict[str, float]:
         """What all operations of one kind add, by `op`, the largest first."""
         return self._summed("op", "")
@@ -53,8 +59,9 @@ class Curvature:
     def by_module(self) -> dict[str, float]:
         """What the operations of each module add, by its path, the largest first.
 
-        The module of an operation is known while it was recorded, or else where it uses a module's own parameters;
-        the others stand under "(no module)", the outermost module's own under "(outermost)".
+        The module of an operation is the one that it was recorded in, or, where it was not recorded, the one whose
+        parameters it uses. The others stand under "(no module)", recorded ones that ran outside of any module (an L2
+        penalty) too, the outermost module's own under "(outermost)".
         """
         return self._summed("module", "(no module)")
 
@@ -89,7 +96,8 @@ class Curvature:
         values = self.contributions
         order = sorted((key for key in values if values[key]), key=lambda key: _weight(values[key]), reverse=True)
         rows: list[tuple[str, ...]] = [("curvature", "share", "operation", "node", "module", "line")]
-        rows += [self._row(key) for key in order[:_SHOWN]]
+        magnitude = self.magnitude
+        rows += [self._row(key, magnitude) for key in order[:_SHOWN]]
         # A program that was not recorded has neither modules nor lines.
         columns = [column for column in zip(*rows, strict=True) if any(column[1:]) or column[0] == "curvature"]
         widths = [max(map(len, column)) for column in columns]
@@ -108,7 +116,8 @@ class Curvature:
         nothing = len(values) - len(order)
         if nothing:
             lines.append(f"{nothing} {'operation adds' if nothing == 1 else 'operations add'} nothing")
-        return "\n".join([heading, *lines])
+        words = shares_words(self.total, magnitude)
+        return "\n".join([heading, *lines, *([words] if words else [])])
 
     def _what(self) -> str:
         what = "trace of the Hessian" if self.of == "trace" else "curvature along one direction"
@@ -119,12 +128,13 @@ class Curvature:
             text += f": Gauss-Newton {self.gauss_newton:.4g}, residual {self.residual:.4g}"
         return text
 
-    def _row(self, key: int) -> tuple[str, ...]:
+    def _row(self, key: int, magnitude: float) -> tuple[str, ...]:
         data = self.graph.nodes[key]
         value = self.contributions[key]
-        share = f"{100 * value / self.total:+.1f} %" if self.total else "–"
+        share = share_of(value, magnitude)
         module = "" if data["module"] is None else data["module"] or "(outermost)"
-        return f"{value:+.4g}", share, data["op"], str(key), _cut(module), _cut(data["source"] or "")
+        words = "-" if share is None else format_share(share)
+        return f"{value:+.4g}", words, data["op"], str(key), _cut(module), _cut(data["source"] or "")
 
     def _summed(self, attribute: str, unknown: str) -> dict[str, float]:
         groups: dict[str, list[float]] = {}
@@ -160,5 +170,4 @@ def _cut(text: str, most: int = 48) -> str:
 
 def added(values: Iterable[float]) -> float:
     """The sum of `values`, correctly rounded; where they are not all finite, what their sum is."""
-    known = list(values)
-    return math.fsum(known) if all(map(math.isfinite, known)) else sum(known)
+    return total_of(values)

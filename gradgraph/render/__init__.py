@@ -198,20 +198,22 @@ def _picture(
 ) -> Picture:
     from gradgraph.render.compose import picture_of
     from gradgraph.render.lines import Show
-    from gradgraph.render.shares import about_curvature, curvature_words
+    from gradgraph.render.shares import curvature_words
     from gradgraph.render.subject import subject_of
+    from gradgraph.shares import about_curvature, shares_words
 
     drawn, captions = subject_of(graph, **choice)
     nodes = drawn.nodes.values()
-    curvature = about_curvature(graph) or {}  # of the whole graph: shares do not change with what is shown of it
-    if curvature.get("of"):
-        captions = (curvature_words(curvature), *captions)
+    # Of the whole graph: shares do not change with what is shown of it.
+    curvature = about_curvature(graph.nodes.values(), graph.graph) or {}
+    words = curvature_words(curvature) if curvature.get("of") else None
+    captions = (*filter(None, (words, shares_words(curvature.get("total"), curvature.get("magnitude")))), *captions)
     show = Show(
         gradients=_wanted(drawn, "gradients", gradients, ("gradient", "accumulated", "gradient_range")),
         hessian=_wanted(drawn, "hessian", hessian, ("hessian_diagonal", "hessian_range")),
         saved=saved,
         device=len({out["device"] for data in nodes for out in data.get("outputs") or []}) > 1,
-        curvature=curvature.get("total"),
+        curvature=curvature.get("magnitude"),
         called_again=frozenset(str(data["module"]) for data in nodes if (data.get("module_call") or 1) > 1),
     )
     return picture_of(drawn, show, color=color, title=title, captions=captions)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gradgraph.shares import format_share, share_of
+
 __all__ = [
     "LONGEST",
     "Line",
@@ -19,11 +21,9 @@ __all__ = [
     "format_bytes",
     "format_number",
     "format_shape",
-    "format_share",
     "lines_of",
     "outputs_line",
     "printable",
-    "share_of",
     "short_source",
     "shorten",
 ]
@@ -53,7 +53,7 @@ class Show:
     saved: bool = False
     device: bool = False  # where a graph lives on several devices
     called_again: frozenset[str] = frozenset()  # modules that were called several times
-    curvature: float | None = None  # what all nodes of the graph sum to
+    curvature: float | None = None  # what the magnitudes of all nodes of the graph sum to
 
 
 def lines_of(data: Mapping[str, Any], show: Show) -> list[Line]:
@@ -83,23 +83,6 @@ def curvature_lines(data: Mapping[str, Any], show: Show) -> Iterator[Line]:
     words = f"curvature {format_number(value, sign=True)}"
     bad = not math.isfinite(float(value))
     yield Line(f"{words} ({format_share(share)})" if share else words, "alert" if bad else "note")
-
-
-def share_of(value: float, total: float | None) -> float | None:
-    """`value` as a part of `total`; None where that says nothing."""
-    return value / total if total and math.isfinite(total) and math.isfinite(value) else None
-
-
-def format_share(share: float) -> str:
-    """A share of a whole whose parts have either sign: `+41 %`, `-0.3 %`; parts may exceed the whole.
-
-    >>> format_share(0.4123), format_share(-0.0031), format_share(12.0), format_share(2e-6)
-    ('+41 %', '-0.3 %', '+1,200 %', '<0.1 %')
-    """
-    percent = 100 * share
-    if abs(percent) < 0.05:
-        return "<0.1 %" if percent else "0 %"
-    return f"{percent:+,.0f} %" if abs(percent) >= 9.95 else f"{percent:+.1f} %"
 
 
 def alerting(lines: Sequence[Line]) -> bool:

@@ -1,17 +1,13 @@
-"""What a picture or report says of curvature: what it is of, what all nodes sum to, and each one's share."""
+"""What a picture or report says of a whole curvature: what it is of, and what all nodes sum to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradgraph.render.lines import format_number
-from gradgraph.view.sums import total_of
 
-if TYPE_CHECKING:
-    from gradgraph.render.subject import Drawable
-
-__all__ = ["about_curvature", "curvature_words"]
+__all__ = ["curvature_words"]
 
 #: The graph attribute `curvature`, `of`, in words.
 _QUANTITIES = {
@@ -19,22 +15,6 @@ _QUANTITIES = {
     "gradient": "curvature along the gradient",
     "direction": "curvature along one direction",
 }
-
-
-def about_curvature(graph: Drawable) -> dict[str, Any] | None:
-    """The graph attribute `curvature`: `of`, `total`, and where known `gauss_newton`, `residual`, `stderr`.
-
-    Where the values are the user's own, the total is their sum, and that of a part of a graph is not known. None where
-    no node carries any.
-    """
-    values = [data["curvature"] for data in graph.nodes.values() if data.get("curvature") is not None]
-    if not values:
-        return None
-    known = graph.graph.get("curvature")
-    if isinstance(known, Mapping) and known.get("total") is not None:
-        return dict(known)
-    hidden = (graph.graph.get("hidden") or {}).get("nodes")
-    return {"of": None, "total": None if hidden else total_of(map(float, values))}
 
 
 def curvature_words(about: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
+from gradgraph.shares import about_curvature
 from gradgraph.view.clusters import Clusters
 from gradgraph.view.items import Item
 from gradgraph.view.labels import label_of
@@ -82,7 +83,7 @@ def _quotient(reading: Reading, boxes: Sequence[_Box], graph: Mapping[str, Any],
         roots=[box_of[place] for place in _roots(reading, graph) if box_of[place] >= 0],
         orders=sorted(set(reading.order)),
         recorded=graph.get("recorded"),
-        curvature=graph.get("curvature"),
+        curvature=about_curvature(reading.data, graph),  # boxes tell sums, in which parts have cancelled
         clusters=clusters.table(),
     )
     return view

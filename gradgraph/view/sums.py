@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gradgraph.shares import total_of
 from gradgraph.view.reading import Reading
 
-__all__ = ["Sums", "total_of"]
+__all__ = ["Sums"]
 
 
 class Sums:
@@ -38,12 +39,6 @@ class Sums:
             "curvature": total_of(curvature) if curvature else None,
             "hessian_range": _hessian_range(nodes) if self._hessians else None,
         }
-
-
-def total_of(values: Iterable[float]) -> float:
-    """Their sum, correctly rounded; where they are not all finite, what their sum is."""
-    known = list(values)
-    return math.fsum(known) if all(map(math.isfinite, known)) else sum(known)
 
 
 def _is_number(value: Any) -> bool:

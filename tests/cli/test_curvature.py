@@ -73,7 +73,8 @@ def test_top_limits_the_rows_and_sums_the_rest(run_cli: RunCli) -> None:
     whole, one = (split(run_cli, f"train.py --top {top}") for top in (1000, 1))
     first, *rest = whole["operations"]
     assert one["operations"] == [first]
-    assert first["share"] == pytest.approx(first["curvature"] / whole["total"])
+    assert whole["magnitude"] == pytest.approx(math.fsum(abs(row["curvature"]) for row in whole["operations"]))
+    assert first["share"] == pytest.approx(first["curvature"] / whole["magnitude"])
     assert one["more"]["count"] == len(rest) > 0
     assert one["more"]["curvature"] == pytest.approx(math.fsum(row["curvature"] for row in rest))
     assert "… and 1 more: " in done(run_cli("hessian train.py --top 1")).stdout

@@ -44,6 +44,10 @@ class Shares:
     def total(self) -> float:
         return sum(self.given.values())
 
+    @property
+    def magnitude(self) -> float:
+        return sum(map(abs, self.given.values()))
+
     def by_module(self) -> dict[str, float]:
         self.asked.append("module")
         return self.given
@@ -255,10 +259,10 @@ def test_negative_bars_differ_by_more_than_colour() -> None:
     assert down.get_hatch() == "////"
     assert up.get_width() > 0 > down.get_width()  # type: ignore[attr-defined]
     found = texts(figure)
-    assert "+3  (+150 %)" in found
-    assert "−1  (−50 %)" in found
+    assert "+3  (+75 %)" in found
+    assert "−1  (−25 %)" in found
     assert "Curvature along one direction: 2" in found
-    assert "share of each module  ·  1 adds nothing" in found
+    assert "what each module adds  ·  shares of 4, the sum of all magnitudes  ·  1 adds nothing" in found
 
 
 def test_bars_are_bounded_and_keep_the_sum() -> None:

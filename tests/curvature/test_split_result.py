@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_sums_by_module_line_and_operation() -> None:
     lines = [line for line, value in result.by_source().items() if value]
     assert len(lines) == 2
     assert all("test_split_result.py:" in line for line in lines)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_penalty_on_weights_is_no_part_of_their_modules(is_recorded: bool) -> None:
+    net, x, y = data()
+    with record() if is_recorded else nullcontext():
+        plain = functional.cross_entropy(net(x), y)
+        loss = plain + sum(weight.pow(2).sum() for weight in net.parameters())
+    result = curvature(loss, net)
+    penalty = 2 * sum(weight.numel() for weight in net.parameters())
+    assert result.by_op()["PowBackward0"] == pytest.approx(penalty)
+    graph = trace(loss, net)
+    powers = {data["module"] for _, data in graph.nodes(data=True) if data["op"] == "PowBackward0"}
+    if is_recorded:
+        others = result.by_op()["LogSoftmaxBackward0"]
+        assert result.by_module()["(no module)"] == pytest.approx(penalty + others)
+        assert powers == {None}
+    else:  # whose parameters it uses is all that is known
+        assert powers == {"body.0", "body.2", "head"}
 
 
 def test_without_recording_lines_are_not_known() -> None:
@@ -169,7 +189,13 @@ def test_the_repr_is_a_bounded_table() -> None:
     assert "LogSoftmaxBackward0" in text
     assert "body.1" in text
     assert "operations add nothing" in text
-    assert f"{100 * result.by_op()['LogSoftmaxBackward0'] / result.total:+.1f} %" in text
+    magnitude = math.fsum(map(abs, result.contributions.values()))
+    assert result.magnitude == pytest.approx(magnitude, rel=1e-12)
+    assert magnitude > 1.1 * abs(result.total)
+    share = 100 * result.by_op()["LogSoftmaxBackward0"] / magnitude
+    assert share > 0 > result.total
+    assert f" {share:+.1f} %  LogSoftmaxBackward0" in text
+    assert text.endswith(f"\nshares of {magnitude:.3g}, the sum of all magnitudes")
     x = torch.ones(3, dtype=torch.float64, requires_grad=True)
     y = x
     for _ in range(40):
