@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-__all__ = ["Walk", "made_within"]
+__all__ = ["Walk", "edge_of", "made_within"]
+
+
+def edge_of(tensor: Tensor) -> GradientEdge:
+    """Where the gradient of a tensor arrives.
+
+    Torch finds the end of a leaf through a view of it. A subclass may answer that by an operation of its own, which
+    has another end.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        return GradientEdge(*get_gradient_edge(tensor)[:2])
 
 
 class Walk:

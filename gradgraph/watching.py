@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from gradgraph.labels import Recall, recall
 from gradgraph.measure import norm
+from gradgraph.walk import edge_of
 
 __all__ = ["Carried", "Watched"]
 
@@ -45,7 +46,7 @@ class Watched:
         if tensor is None or not tensor.requires_grad:
             self.detach()
             return
-        node = get_gradient_edge(tensor).node
+        node = edge_of(tensor).node
         if node is self._node:
             return
         self.detach()

@@ -17,6 +17,7 @@ from gradgraph.errors import GradGraphError, InputError
 from gradgraph.kinds import WRONG_TWICE, is_once_differentiable
 from gradgraph.recording.log import made_at
 from gradgraph.teardown import reachable
+from gradgraph.walk import edge_of
 
 __all__ = ["Differentiate", "FirstOrder", "Reached", "first_order", "gradients_of"]
 
@@ -162,7 +163,7 @@ def _check_twice_differentiable(what: str, roots: list[Node], active: Mapping[st
     suspects = [fn for fn in reachable(roots) if is_once_differentiable(fn) or fn.name() in WRONG_TWICE]
     if not suspects:
         return
-    targets = {get_gradient_edge(tensor).node for tensor in active.values()}
+    targets = {edge_of(tensor).node for tensor in active.values()}
     for fn in suspects:
         if not targets.intersection(reachable([fn])):
             continue

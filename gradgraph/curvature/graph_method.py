@@ -29,6 +29,7 @@ from gradgraph.curvature.shared import Shared
 from gradgraph.curvature.shared_pass import SharedPass, own_adjoints
 from gradgraph.curvature.sites import Place, Site, Term, Use
 from gradgraph.curvature.work import Piece, Work
+from gradgraph.walk import edge_of
 
 __all__ = ["GraphMethod"]
 
@@ -140,7 +141,7 @@ class GraphMethod:
         }
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
         with handed(self._plan.simple(self._chains)) as self._handed, own_adjoints(self._plan.fed) as self._adjoints:
-            received = self._differentiated([*edges.values(), *map(get_gradient_edge, others.values())])
+            received = self._differentiated([*edges.values(), *map(edge_of, others.values())])
         self._gradients = dict(zip(edges, received, strict=False))
         for one in self._plan.entered:
             # What is captured at a node that runs as well has not been through the hooks on its output.
@@ -199,7 +200,7 @@ class GraphMethod:
     def supply(self, name: str, order: FirstOrder) -> bool:
         """See to it that `order` has the gradient of a parameter itself, not of z; whether that has a graph."""
         if name in self._stand_ins:
-            (found,) = self._differentiated([get_gradient_edge(self._tensors[name])])
+            (found,) = self._differentiated([edge_of(self._tensors[name])])
             assert found is not None
             with torch.enable_grad():
                 order.gradients[name] = found.to_dense()

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 
 from gradgraph.curvature.apart_rules import ELEMENTWISE, PARTS, VIEWS, Shape, operation, shape_of
 from gradgraph.saved import saved_values
-from gradgraph.walk import Walk
+from gradgraph.walk import Walk, edge_of
 
 __all__ = ["Consumers", "Place", "Site", "Sites", "Term", "Use", "find_sites", "reaches"]
 
@@ -152,7 +152,7 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False
     for name, tensor in tensors.items():
         if not tensor.requires_grad:
             continue
-        edge = found.edges[name] = GradientEdge(*get_gradient_edge(tensor)[:2])
+        edge = found.edges[name] = edge_of(tensor)
         if edge.node not in walk.key_of:
             continue
         uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))

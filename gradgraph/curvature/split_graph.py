@@ -30,7 +30,7 @@ from gradgraph.curvature.split_parts import after_outputs
 from gradgraph.curvature.split_pass import fitted
 from gradgraph.curvature.split_rows import SplitRows
 from gradgraph.curvature.work import Way, Work
-from gradgraph.walk import Walk
+from gradgraph.walk import Walk, edge_of
 
 __all__ = ["SplitGraph"]
 
@@ -134,7 +134,7 @@ class SplitGraph:
 
     def _carried_back(self, use: Use, diagonal: Tensor) -> Tensor:
         """The diagonal of a parameter, from that of a selection of it: what the selection's own backward does."""
-        edge = get_gradient_edge(self._tensors[use.name])
+        edge = edge_of(self._tensors[use.name])
         if (use.operand.node, use.operand.output_nr) == (edge.node, edge.output_nr):
             return diagonal
         (values,) = torch.autograd.grad([use.operand], [edge], [diagonal], retain_graph=True)
@@ -178,7 +178,7 @@ class SplitGraph:
         return list(dict.fromkeys(use.name for site, use in uses if not self._explained(site, use, gradients)))
 
     def _explained(self, site: Site, use: Use, gradients: Mapping[Any, Tensor]) -> bool:
-        own = get_gradient_edge(self._tensors[use.name])
+        own = edge_of(self._tensors[use.name])
         direct = (use.operand.node, use.operand.output_nr) == (own.node, own.output_nr)
         turned = type(use.operand.node).__name__ == "TBackward0"
         if self._uses[use.name] != 1 or site.kind == "embedding" or not (direct or turned):

@@ -14,6 +14,7 @@ from gradgraph.curvature.first_order import FirstOrder
 from gradgraph.curvature.rows import Plan, rows_of
 from gradgraph.curvature.sharding import Share
 from gradgraph.teardown import reachable
+from gradgraph.walk import edge_of
 
 __all__ = ["Blocks", "RowSettings", "block_row", "full_blocks", "own_rows"]
 
@@ -92,7 +93,7 @@ def block_row(
 def _from_afar(loss: Tensor, order: FirstOrder) -> list[str]:
     """The parameters whose gradients have a graph, the farthest from the loss first."""
     place = {node: at for at, node in enumerate(reachable([get_gradient_edge(loss).node]))}
-    return sorted(order.gradients, key=lambda name: -place[get_gradient_edge(order.tensors[name]).node])
+    return sorted(order.gradients, key=lambda name: -place[edge_of(order.tensors[name]).node])
 
 
 def _zeros(order: FirstOrder, computed: Sequence[str]) -> Blocks:

@@ -112,3 +112,17 @@ def test_hooks_have_their_say(place: str, hook: Callable[[Tensor], Tensor | None
         found = hessian_diagonal(loss(tensors), tensors, method="graph", chunk_size=chunk, progress=False)
         for name, reference in expected.items():
             torch.testing.assert_close(found[name], reference, rtol=0, atol=1e-12)
+
+
+class Tagged(torch.Tensor):
+    """A subclass whose operations, views too, go through torch's own protocol."""
+
+
+@pytest.mark.parametrize("method", ["auto", "batched"])
+def test_parameters_of_a_subclass(method: Any) -> None:
+    data, values = numbers(4, 3), numbers(3, 2)
+    plain = values.clone().requires_grad_()
+    tagged = torch.nn.Parameter(values.clone().as_subclass(Tagged))
+    expected = hessian_diagonal((data @ plain).tanh().sum(), {"w": plain}, method="batched")
+    found = hessian_diagonal((data @ tagged).tanh().sum(), {"w": tagged}, method=method)
+    torch.testing.assert_close(found["w"].as_subclass(Tensor), expected["w"], rtol=0, atol=1e-12)
