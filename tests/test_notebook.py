@@ -162,12 +162,38 @@ def test_the_notebook_on_curvature_runs_and_shows_pictures(monkeypatch: pytest.M
         for output in cell.outputs
         if output.output_type == "execute_result"
     ]
+    streams = [output["text"] for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output]
+    assert "Warning" not in "".join(streams)
     curvatures = [data["text/plain"] for data in results if data["text/plain"].startswith("<Curvature: ")]
     assert [text.count(": Gauss-Newton ") for text in curvatures] == [1, 1, 1]
     assert sum("image/png" in data for data in results) == 5
     pictures = ["".join(data["image/svg+xml"]) for data in results if "image/svg+xml" in data]
     assert len(pictures) == 3
     assert all(">curvature " in picture and "folded into" in picture for picture in pictures)
+
+
+def test_charts_show_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    program = (
+        "import torch, gradgraph\nfrom gradgraph.charts import shares\n"
+        "x = torch.ones(2, requires_grad=True)\n"
+        "shares(gradgraph.curvature((x.exp() * x).sum(), x), by='op')"
+    )
+    sources = [
+        program,
+        "gradgraph.hessian(x.prod() ** 2, x).heat_map()",
+        "%matplotlib inline\nshares(\n" + program[-1:],
+    ]
+    sources[2] = "%matplotlib inline\ngradgraph.hessian(x.prod() ** 2, x).heat_map()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    for cell in notebook.cells:
+        (output,) = cell.outputs
+        assert output["output_type"] == "execute_result"
+        assert output["data"]["text/plain"].startswith("<Chart size ")
+        assert output["data"]["image/png"].startswith("iVBOR")
+    assert notebook.cells[0].outputs[0]["metadata"]["image/png"]["width"] == 768
 
 
 @pytest.mark.parametrize("path", [TUTORIAL, CURVATURE], ids=lambda path: path.stem)

@@ -40,7 +40,7 @@ def heat_map(
     Args:
         blocks: what `hessian` returned.
         path: a file, `.png`, `.svg` or `.pdf`; an existing one is replaced, whole or not at all. Without it the figure
-            is returned, which a notebook shows.
+            is returned, which a notebook shows as it is.
         theme: `light` or `dark`.
         title: a heading, in place of the matrix's size.
 

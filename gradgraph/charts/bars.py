@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradgraph.charts.canvas import SIZES, ends, plain, signed
+from gradgraph.charts.figure import Chart
 from gradgraph.render.theme import Theme, mixed
 from gradgraph.shares import format_share, share_of, shares_words
 
@@ -65,7 +66,7 @@ def bar_figure(
     given = {"module": curvature.by_module, "op": curvature.by_op, "source": curvature.by_source}[by]()
     bars, nothing = _bars(given, most, by)
     height = 0.29 * max(1, len(bars)) + 1.35
-    figure = Figure(figsize=(_WIDTH, height), facecolor=theme.background)
+    figure = Chart(figsize=(_WIDTH, height), facecolor=theme.background)
     longest = max((len(name) for name, _ in bars), default=0)
     left = min(0.45, (0.075 * longest + 0.35) / _WIDTH)
     axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 1.35 / height))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "SIZES", "checked_path", "drawing", "ends", "plain", "signed", "write"]
+__all__ = ["FORMATS", "SIZES", "bytes_of", "checked_path", "drawing", "ends", "plain", "signed", "write"]
 
 #: What charts are written as, by suffix; and what keeps the time of day out of each.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -72,10 +72,14 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
 
 def write(figure: Figure, path: Path) -> Path:
     """Put the figure into the file, whole or not at all."""
-    suffix = path.suffix.removeprefix(".").lower()
+    return write_whole(path, bytes_of(figure, path.suffix.removeprefix(".").lower()))
+
+
+def bytes_of(figure: Figure, suffix: str) -> bytes:
+    """The figure as the content of a file with that suffix."""
     content = io.BytesIO()
     figure.savefig(content, format=suffix, dpi=_DPI, metadata=FORMATS[suffix], facecolor=figure.get_facecolor())
-    return write_whole(path, content.getvalue())
+    return content.getvalue()
 
 
 def plain(axes: Axes, theme: Theme) -> None:

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
 from gradgraph.charts.canvas import SIZES, ends, plain, signed
+from gradgraph.charts.figure import Chart
 from gradgraph.charts.pooling import Matrix, cells_of, largest_block, pooled, starts_of
 from gradgraph.errors import InputError
 from gradgraph.render.theme import Theme, mixed
@@ -41,7 +42,7 @@ def heat_figure(blocks: HessianBlocks, theme: Theme, title: str | None) -> Figur
     right, above, below = _MARGINS
     left = 0.075 * max(len(_short(name)) for name in names) + 0.45
     width, height = left + _SIDE + right, below + _SIDE + above
-    figure = Figure(figsize=(width, height), facecolor=theme.background)
+    figure = Chart(figsize=(width, height), facecolor=theme.background)
     axes = figure.add_axes((left / width, below / height, _SIDE / width, _SIDE / height))
     plain(axes, theme)
     norm, decades = _scale(picture)
