@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from types import TracebackType
 
 __all__ = ["Progress"]
 
 _DELAY = 1.0  # seconds
+_KERNEL = "ipykernel.zmqshell"  # what runs a notebook's cells
 
 
 class Progress:
@@ -19,11 +22,13 @@ class Progress:
     """
 
     def __init__(self, total: int, what: str, wanted: bool | None) -> None:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            # Without ipywidgets it warns in a notebook, and gives the bar of a terminal, which does there, too.
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
 
-        notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
         # With disable=None tqdm asks whether the stream is a terminal; a notebook's is not, and shows bars well.
-        disable = not wanted if wanted is not None else False if notebook else None
+        disable = not wanted if wanted is not None else False if _KERNEL in sys.modules else None
         self._bar = tqdm(total=total, desc=what, unit="row", delay=_DELAY, disable=disable, leave=False)
 
     def advance(self, rows: int) -> None:
