@@ -110,7 +110,8 @@ class _Proof:
         if name in LOSSES and node._saved_reduction != 0:
             # A sum over entries, and so the first labels of all; or a function of that sum, and so none.
             own = shapes[0]
-            state = self._labelled(own) if state == _LINEAR else mixed(own)
+            alike = len(set(shapes)) == 1  # torch's own operation may broadcast the one to the other
+            state = self._labelled(own) if state == _LINEAR and alike else mixed(own)
         elif not isinstance(state, tuple):
             state = self.seeds[self._node] = self._labelled(own)
         call = Call(self, node, own, state)
