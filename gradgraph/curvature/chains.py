@@ -250,7 +250,9 @@ def _step(key: int, node: Node, slot: int, shape: Shape) -> Step | None:
         return None
     if name in VIEWS - {"ToCopy"}:
         return Step("view", (key, 0), node, slot, after)
-    if name in ELEMENTWISE and after == shape:
+    # With its statistics fixed a batch norm scales and shifts each entry.
+    fixed = name in ("NativeBatchNorm", "CudnnBatchNorm") and slot == 0 and not getattr(node, "_saved_training", True)
+    if (name in ELEMENTWISE or fixed) and after == shape:
         return Step("entries", (key, 0), node, slot, after)
     rule = _WEIGHTS.get(name)
     if rule is None:
