@@ -232,9 +232,9 @@ def _ledger(data: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(f".grad: {len(passes) - _MOST_ENTRIES} earlier passes")
     for entry in passes[-_MOST_ENTRIES:]:
         added, total = entry.get("contribution"), entry.get("total")
-        text = f".grad pass {entry.get('pass')}: {_figure(added)}, total {_figure(total)}"
         bad = any(value is not None and not math.isfinite(float(value)) for value in (added, total))
-        yield Line(text, "alert" if bad else "note")
+        parts = f".grad pass {entry.get('pass')}: {_figure(added)}", f"total {_figure(total)}"
+        yield from _whole(*parts, "alert" if bad else "note")
 
 
 def _figure(value: Any) -> str:
@@ -249,8 +249,18 @@ def _hessian(data: Mapping[str, Any]) -> Iterator[Line]:
     values = {name: diagonal.get(name) for name in ("mean", "min", "max")}
     bad = any(value is not None and not math.isfinite(float(value)) for value in values.values())
     yield Line(f"H diag mean {about} {_figure(values['mean'])}", "alert" if bad else "note")
-    negative = f", {diagonal['negative']} negative" if diagonal.get("negative") else ""
-    yield Line(f"H diag {_figure(values['min'])} to {_figure(values['max'])}{negative}", "alert" if bad else "note")
+    span = f"H diag {_figure(values['min'])} to {_figure(values['max'])}"
+    count = diagonal.get("negative")
+    yield from _whole(span, f"{count:,} negative" if count else "", "alert" if bad else "note")
+
+
+def _whole(first: str, second: str, role: Role) -> Iterator[Line]:
+    """Two parts on one line, or on two where one would be cut: figures without their middle are none."""
+    both = ", ".join(filter(None, (first, second)))
+    if len(both) <= LONGEST:
+        yield Line(both, role)
+    else:
+        yield from (Line(part, role) for part in (first, second))
 
 
 def _saved(data: Mapping[str, Any]) -> Iterator[Line]:

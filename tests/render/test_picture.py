@@ -158,6 +158,19 @@ def test_long_ledgers_show_the_last_passes() -> None:
     assert lines[-1] == Line(".grad pass 9: 9, total nan", "alert")
 
 
+def test_no_figure_is_cut() -> None:
+    worst, most = -1.2345e-105, 123_456
+    diagonal = {"exact": False, "mean": worst, "min": worst, "max": worst, "negative": most}
+    passes = [{"pass": most, "contribution": -worst, "total": -worst}]
+    data = {"op": "A", "hessian_diagonal": diagonal, "gradient": [], "accumulated": passes, "curvature": worst}
+    lines = lines_of(data, Show(gradients=True, hessian=True, curvature=1.0))
+    assert [shorten(line.text) for line in lines] == [line.text for line in lines]
+    assert [line.text for line in lines[-3:-1]] == ["H diag -1.23e-105 to -1.23e-105", "123,456 negative"]
+    diagonal = {"mean": 0.1, "min": -0.0575, "max": 0.185, "negative": 1}  # of the README's program with another seed
+    texts = [line.text for line in lines_of({"op": "A", "hessian_diagonal": diagonal}, Show(hessian=True))]
+    assert texts[2:] == ["H diag -0.0575 to 0.185", "1 negative"]
+
+
 def test_estimated_hessians_are_not_shown_as_exact() -> None:
     diagonal = {"exact": False, "mean": 1.0, "min": 0.0, "max": 2.0, "negative": 0}
     texts = [line.text for line in lines_of({"op": "A", "hessian_diagonal": diagonal}, Show(hessian=True))]
