@@ -180,12 +180,8 @@ def test_charts_show_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "x = torch.ones(2, requires_grad=True)\n"
         "shares(gradgraph.curvature((x.exp() * x).sum(), x), by='op')"
     )
-    sources = [
-        program,
-        "gradgraph.hessian(x.prod() ** 2, x).heat_map()",
-        "%matplotlib inline\nshares(\n" + program[-1:],
-    ]
-    sources[2] = "%matplotlib inline\ngradgraph.hessian(x.prod() ** 2, x).heat_map()"
+    heat_map = "gradgraph.hessian(x.prod() ** 2, x).heat_map()"
+    sources = [program, heat_map, f"%matplotlib inline\n{heat_map}"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     for cell in notebook.cells:
