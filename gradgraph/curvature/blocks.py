@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from gradgraph.curvature.budget import check_sizes
 from gradgraph.curvature.first_order import first_order
 from gradgraph.curvature.progress import Progress
 from gradgraph.curvature.sharding import Share
@@ -125,6 +126,7 @@ def hessian(
     """
     if blocks not in ("parameter", "full"):
         raise InputError(f"blocks expected 'parameter' or 'full', got {blocks!r}.")
+    check_sizes(chunk_size, memory)
     tensors = labelled(params, caller_namespace())
     share = Share.of(shard, loss.device if isinstance(loss, Tensor) else None)
     with share, first_order("hessian", loss, tensors) as order:

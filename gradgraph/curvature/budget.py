@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from gradgraph.errors import InputError
 from gradgraph.teardown import reachable
 
-__all__ = ["budget", "bytes_per_row", "check_sizes", "chunk_for", "mib"]
+__all__ = ["budget", "bytes_per_row", "check_sizes", "chunk_for", "is_number", "mib"]
 
 #: Rows beyond these bytes gain nothing: on a CPU the working set should stay near the caches. But a pass has costs of
 #: its own, so a few rows go into one in any case.
@@ -46,22 +47,29 @@ def budget(memory: int | None, device: torch.device, row: int, *, plenty: int = 
     """
     check_sizes(None, memory)
     if memory is not None:
-        return memory
+        return int(memory)
     plenty = max(plenty if device.type == "cpu" else _ENOUGH_DEVICE, _FEW * row)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_memory()
     return min(plenty, free // 4)
 
 
 def check_sizes(chunk_size: int | None, memory: int | None) -> None:
-    """Refuse what holds no row.
+    """Refuse what holds no row, or is no number.
 
     Raises:
-        InputError: either is not positive.
+        InputError: `chunk_size` is no positive whole number, or `memory` no positive number.
     """
-    if chunk_size is not None and chunk_size < 1:
-        raise InputError(f"chunk_size expected a positive number of rows, or None; got {chunk_size}.")
-    if memory is not None and memory <= 0:
-        raise InputError(f"memory expected a positive number of bytes, or None for the default; got {memory}.")
+    if chunk_size is not None and (not is_number(chunk_size, Integral) or chunk_size < 1):
+        raise InputError(f"chunk_size expected a positive number of rows, or None; got {chunk_size!r}.")
+    if memory is not None and (not is_number(memory, Real) or not 0 < memory < math.inf):
+        raise InputError(
+            f"memory expected a positive number of bytes, such as 16 * 2**20, or None for the default; got {memory!r}."
+        )
+
+
+def is_number(value: object, kind: type) -> bool:
+    """Whether it is a number of this kind; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def chunk_for(gradient: Tensor, chunk_size: int | None, memory: int | None) -> tuple[int, str]:
@@ -82,6 +90,8 @@ def chunk_for(gradient: Tensor, chunk_size: int | None, memory: int | None) -> t
 
 def mib(size: int) -> str:
     """A number of bytes for reading."""
+    if size < 2**10:
+        return f"{size} B"
     return f"{size / 2**20:.3g} MiB" if size >= 2**18 else f"{size / 2**10:.3g} KiB"
 
 

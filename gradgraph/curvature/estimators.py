@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gradgraph.curvature.budget import is_number
 from gradgraph.curvature.first_order import FirstOrder
 from gradgraph.curvature.hutchinson import hutchinson
 from gradgraph.curvature.many_products import ManyProducts
@@ -38,19 +40,19 @@ def planned(method: Estimator, probes: int | None, tolerance: float | None) -> i
     Raises:
         InputError: `probes` or `tolerance` is out of range.
     """
-    if tolerance is not None and not 0 < tolerance < float("inf"):
+    if tolerance is not None and not (is_number(tolerance, Real) and 0 < tolerance < float("inf")):
         raise InputError(
             f"tolerance expected a positive number, the wanted norm of the standard errors relative to that of the "
             f"diagonal, such as 0.05; got {tolerance!r}. Use None for as many products as probes= says."
         )
     if probes is None:
         return _DEFAULT if tolerance is None else _DEFAULT_WITH_TOLERANCE[method]
-    if isinstance(probes, bool) or not isinstance(probes, int) or probes < _LEAST[method]:
+    if not is_number(probes, Integral) or probes < _LEAST[method]:
         raise InputError(
             f"probes expected a whole number of Hessian-vector products, {_LEAST[method]} at least for {method!r}, so "
             f"that they have a spread; got {probes!r}."
         )
-    return probes
+    return int(probes)
 
 
 def estimate(

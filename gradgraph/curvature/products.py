@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from gradgraph.aside import aside, hooks_suspended
-from gradgraph.curvature.budget import chunk_for
+from gradgraph.curvature.budget import check_sizes, chunk_for
 from gradgraph.curvature.first_order import FirstOrder, first_order
 from gradgraph.curvature.rows import Plan, rows_of
 from gradgraph.errors import InputError
@@ -63,6 +63,7 @@ def hvp(
         tensor([[ 6.,  0.],
                 [ 0., 12.]])
     """
+    check_sizes(chunk_size, memory)
     tensors = labelled(params, caller_namespace())
     given, count = _fitting(vector, tensors)
     with first_order("hvp", loss, tensors) as order:
@@ -106,6 +107,7 @@ class HessianOperator:
 
         Cost: one pass over the graph of the gradient.
         """
+        check_sizes(chunk_size, memory)
         order = self._order
         given, count = _fitting(vector, order.tensors)
         again = "make the operator and use it before"
@@ -118,8 +120,8 @@ class HessianOperator:
             return _products(order, given, count, reset, chunk_size, memory)
 
     def __repr__(self) -> str:
-        size = sum(tensor.numel() for tensor in self._order.tensors.values())
-        return f"<HessianOperator: {size} × {size}, of {len(self._order.tensors)} parameters>"
+        size, count = sum(tensor.numel() for tensor in self._order.tensors.values()), len(self._order.tensors)
+        return f"<HessianOperator: {size} × {size}, of {count} parameter{'' if count == 1 else 's'}>"
 
 
 def _nothing() -> None:

@@ -56,8 +56,12 @@ class HessianDiagonal(dict[str, Tensor]):
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         if len(self) > 30:
-            lines.append(f"... and {len(self) - 30} more parameters")
-        return "\n".join([f"<HessianDiagonal: {len(self)} parameters>", *lines])
+            lines.append(f"... and {_parameters(len(self) - 30, 'more ')}")
+        return "\n".join([f"<HessianDiagonal: {_parameters(len(self))}>", *lines])
+
+
+def _parameters(count: int, more: str = "") -> str:
+    return f"{count} {more}parameter{'' if count == 1 else 's'}"
 
 
 def _how(report: ParameterReport) -> tuple[str, str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradgraph.curvature.budget import check_sizes, is_number
 from gradgraph.curvature.first_order import Differentiate, first_order
 from gradgraph.curvature.products import VectorLike, _fitting
 from gradgraph.curvature.split_parts import after_outputs, places_of, recorded_outputs
@@ -86,6 +88,7 @@ def curvature(
         {'MulBackward0': 5.437, 'ExpBackward0': 2.718, 'SumBackward0': 0.0}
     """
     _check_options(direction, probes, per_entry)
+    check_sizes(None, memory)
     namespace = caller_namespace()
     given: ParamsLike = without_edges(params, loss)
     tensors = labelled(given, namespace)
@@ -137,6 +140,7 @@ def _result(found: Found, graph: AutogradGraph, numbers: dict[int, int], after: 
     graph.graph["curvature"] = {
         "of": found.of,
         "total": found.total,
+        "magnitude": result.magnitude,
         "gauss_newton": gauss_newton,
         "residual": residual,
         "stderr": found.stderr,
@@ -178,5 +182,8 @@ def _check_options(direction: Any, probes: int | None, per_entry: bool) -> None:
         )
     if probes is not None and per_entry:
         raise InputError("per_entry splits the exact diagonal, and probes estimate the trace; leave one of them out.")
-    if probes is not None and probes < 2:
-        raise InputError(f"probes expected 2 or more, for a standard error, or None for the exact trace; got {probes}.")
+    if probes is not None and (not is_number(probes, Integral) or probes < 2):
+        raise InputError(
+            "probes expected a whole number, 2 or more for a standard error, or None for the exact trace; got "
+            f"{probes!r}."
+        )

@@ -223,6 +223,9 @@ def test_repr_is_a_bounded_table() -> None:
     assert lines[1].split() == ["parameter", "shape", "min", "mean", "max", "zeros", "method", "passes", "reached"]
     assert lines[2].split() == ["p0", "[2]", "6", "6", "6", "0", "graph", "0", "curved"]
     assert lines[-1] == "... and 11 more parameters"
+    assert repr(hessian_diagonal(loss, params["p0"])).startswith("<HessianDiagonal: 1 parameter>\n")
+    fewer = dict(list(params.items())[:31])
+    assert repr(hessian_diagonal(loss, fewer)).endswith("\n... and 1 more parameter")
     assert repr(hessian_diagonal(loss, {"empty": params["empty"], "p1": params["p1"]})).count("–") == 3
 
 

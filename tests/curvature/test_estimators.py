@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -379,8 +380,8 @@ def test_what_is_planned() -> None:
     assert planned("xdiag", 7, 0.1) == 7
 
 
-@pytest.mark.parametrize("probes", [1, 0, -3, 2.5, True])
-def test_too_few_probes(probes: int) -> None:
+@pytest.mark.parametrize("probes", [1, 0, -3, 2.5, True, "7"])
+def test_too_few_probes(probes: Any) -> None:
     for method in METHODS:
         with pytest.raises(InputError, match=r"probes expected a whole number of Hessian-vector products, \d at least"):
             planned(method, probes, None)
@@ -388,7 +389,7 @@ def test_too_few_probes(probes: int) -> None:
         planned("xdiag", 3, None)
 
 
-@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
-def test_no_tolerance(tolerance: float) -> None:
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf"), "0.1", True])
+def test_no_tolerance(tolerance: Any) -> None:
     with pytest.raises(InputError, match="tolerance expected a positive number"):
         planned("hutchinson", None, tolerance)

@@ -94,6 +94,8 @@ def test_power_iteration_finds_the_largest_curvature() -> None:
     loss = (net(torch.randn(16, 3, dtype=torch.float64)) - 1).square().mean()
     operator = HessianOperator(loss, net)
     assert repr(operator) == "<HessianOperator: 21 × 21, of 4 parameters>"
+    x = torch.ones(2, requires_grad=True)
+    assert repr(HessianOperator((x**2).sum(), x)) == "<HessianOperator: 2 × 2, of 1 parameter>"
     vector = {name: torch.ones_like(tensor.detach()) for name, tensor in net.named_parameters()}
     for _ in range(300):
         vector = operator(vector)

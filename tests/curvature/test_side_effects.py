@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 import re
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 import gradgraph
-from gradgraph import curvature, gradients, hessian, hessian_diagonal, hvp, trace
+from gradgraph import HessianOperator, curvature, gradients, hessian, hessian_diagonal, hvp, trace
 from gradgraph.curvature import progress as progress_module
 from gradgraph.curvature import rows as rows_module
-from gradgraph.curvature.budget import budget, bytes_per_row, chunk_for
+from gradgraph.curvature.budget import budget, bytes_per_row, chunk_for, mib
 from gradgraph.curvature.rows import Plan, rows_of
 from gradgraph.errors import GradGraphError, InputError
 from tests.curvature.losses import LOSSES, leaves
@@ -245,9 +248,53 @@ def test_bad_options() -> None:
         hessian_diagonal(loss, {"x": x, "steps": torch.ones(2, dtype=torch.int64)})
     layer = torch.nn.Linear(3, 2)
     tight = hessian_diagonal(layer(torch.randn(4, 3)).softmax(1).pow(3).sum(), layer, memory=10)
-    assert re.search(r"; one needs .* KiB, more than the .* KiB to spend$", tight.report["weight"].reason)
+    assert re.search(r"; one needs .* B, more than the 10 B to spend$", tight.report["weight"].reason)
     with pytest.raises(InputError, match="memory expected a positive number of bytes"):
         hessian(loss, x, memory=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("memory", "16MiB", r"positive number of bytes, such as 16 \* 2\*\*20, or None for the default; got '16MiB'"),
+        ("memory", True, "got True"),
+        ("memory", math.nan, "got nan"),
+        ("chunk_size", "x", "positive number of rows, or None; got 'x'"),
+        ("chunk_size", 2.5, "got 2.5"),
+    ],
+)
+def test_sizes_of_the_wrong_type_say_what_is_expected(name: str, value: Any, words: str) -> None:
+    x = torch.ones(2, requires_grad=True)
+    loss = (x**2).sum()
+    analyses: list[Callable[..., Any]] = [
+        lambda **options: hessian(loss, x, **options),
+        lambda **options: hvp(loss, x, torch.ones(2), **options),
+        lambda **options: HessianOperator(loss, x)(torch.ones(2), **options),
+        *(partial(hessian_diagonal, loss, x, method=method) for method in ("auto", "batched", "hutchinson")),
+    ]
+    if name == "memory":
+        analyses += [partial(curvature, loss, x), partial(curvature, loss, x, torch.ones(2))]
+    for analysis in analyses:
+        with pytest.raises(InputError, match=f"{name} expected a .*{words}"):
+            analysis(**{name: value})
+
+
+def test_sizes_may_be_numbers_of_any_library() -> None:
+    x = torch.ones(2, requires_grad=True)
+    loss = (x**2).sum()
+    for options in ({"memory": 1e9}, {"memory": np.int64(10**9), "chunk_size": np.int64(1)}):
+        assert hessian(loss, x, **options)["x"].tolist() == [[2.0, 0.0], [0.0, 2.0]]
+
+
+def test_bytes_are_for_reading() -> None:
+    assert [mib(size) for size in (1, 1023, 1024, 2**18 - 1, 2**18, 2**30)] == [
+        "1 B",
+        "1023 B",
+        "1 KiB",
+        "256 KiB",
+        "0.25 MiB",
+        "1.02e+03 MiB",
+    ]
 
 
 def test_the_budget_sets_the_chunk() -> None:
