@@ -273,7 +273,7 @@ class GraphMethod:
 
     def _agree(self, share: Share) -> None:
         """Refuse what another rank has refused."""
-        flags = torch.tensor([float(name in self.refused) for name in self._tensors])
+        flags = torch.tensor([float(name in self.refused) for name in self._tensors], device="cpu")
         share.sum_([flags])
         for name, flag in zip(self._tensors, flags.tolist(), strict=True):
             if flag and name in self.names:

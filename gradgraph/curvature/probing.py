@@ -48,10 +48,10 @@ class Signs:
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """Vectors `start` to `stop` as rows, int8."""
-        drawn = torch.empty(stop - start, self.size, dtype=torch.int8)
+        drawn = torch.empty(stop - start, self.size, dtype=torch.int8, device="cpu")
         for row, number in zip(drawn, range(start, stop), strict=True):
             generator = torch.Generator().manual_seed((self._seed + number) % 2**32)
-            torch.randint(0, 2, (self.size,), generator=generator, dtype=torch.int8, out=row)
+            torch.randint(0, 2, (self.size,), generator=generator, dtype=torch.int8, device="cpu", out=row)
         return drawn.mul_(2).sub_(1).to(self._device)
 
 
@@ -78,7 +78,7 @@ class Moments:
         if share.is_single:
             return self
         whole = Moments(len(self.mean), self.mean.dtype, self.mean.device)
-        count = torch.tensor([float(self.count)], dtype=torch.float64)
+        count = torch.tensor([float(self.count)], dtype=torch.float64, device="cpu")
         weighted = self.mean * self.count
         share.sum_([count, weighted])
         whole.count = int(count)

@@ -32,7 +32,7 @@ class Sketch:
         self._signs: list[Tensor] = []
         self._bases: list[Tensor] = []
         self._images: list[Tensor] = []
-        self._coordinates = torch.zeros(0, 0)
+        self._coordinates = torch.zeros(0, 0, device="cpu")
         self._scale = 0.0
 
     @property

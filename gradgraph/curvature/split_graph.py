@@ -212,12 +212,12 @@ class SplitGraph:
         if known not in self._apart:
             metadata = plan.chain.cut.node._input_metadata[0]
             generator = torch.Generator().manual_seed(0)
-            half = torch.randint(0, 2, (plan.groups.samples,), generator=generator).bool()
+            half = torch.randint(0, 2, (plan.groups.samples,), generator=generator, device="cpu").bool()
             by_axis = half.view([sizes[axis] for axis in mine] + [1] * len(others))
             spread = by_axis.expand([sizes[axis] for axis in (*mine, *others)])
             back = sorted(range(len(sizes)), key=lambda place: (*mine, *others)[place])
             mask = spread.permute(back).reshape(tuple(metadata.shape))
-            noise = torch.randn(mask.shape, generator=generator) * mask
+            noise = torch.randn(mask.shape, generator=generator, device="cpu") * mask
             vector = noise.to(metadata.device, metadata.dtype).unsqueeze(0)
             parts = rows.along({cut: vector}, self._pairing(plan)).detail
             quiet = parts.numel() == 0 or not bool(parts[0][:, ~half.to(parts.device)].count_nonzero())

@@ -145,4 +145,4 @@ def _close(found: Tensor, expected: Tensor, largest: float) -> bool:
 
 def _random(like: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+    return torch.randn(like.shape, generator=generator, device="cpu", dtype=torch.float32).to(like)

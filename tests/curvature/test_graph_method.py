@@ -126,3 +126,29 @@ def test_parameters_of_a_subclass(method: Any) -> None:
     expected = hessian_diagonal((data @ plain).tanh().sum(), {"w": plain}, method="batched")
     found = hessian_diagonal((data @ tagged).tanh().sum(), {"w": tagged}, method=method)
     torch.testing.assert_close(found["w"].as_subclass(Tensor), expected["w"], rtol=0, atol=1e-12)
+
+
+class Loop(torch.nn.Module):
+    """A layer that is used twice, and a table that is head as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(5, 4)
+        self.layer = torch.nn.Linear(4, 4)
+
+    def forward(self, words: Tensor) -> Tensor:
+        hidden = self.layer(self.layer(self.words(words)).tanh()).tanh()
+        return hidden @ self.words.weight.t()
+
+
+@pytest.mark.parametrize("method", ["graph", "batched", "hutchinson", "xdiag"])
+def test_the_default_device_does_not_matter(method: Any) -> None:
+    """As after torch.set_default_device("cuda"), on a model that is elsewhere."""
+    torch.manual_seed(0)
+    net = Loop().double()
+    loss = net(torch.tensor([1, 2, 1])).square().mean()
+    expected = hessian_diagonal(loss, net, method=method)
+    with torch.device("meta"):
+        found = hessian_diagonal(loss, net, method=method)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor)
