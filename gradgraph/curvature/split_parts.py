@@ -57,7 +57,9 @@ def recorded_outputs(log: Log | None, adjoints: Adjoints, params: Mapping[str, T
     """Where the outermost module's result left it, as recorded; None where that is not sure.
 
     The module is the one that has the parameters. Not sure: parts of the graph were not recorded, or a backward made
-    some; several modules have the parameters, or none; or the loss was computed in the module itself.
+    some; several modules have the parameters, or none; the loss was computed in the module itself; or it depends on a
+    tensor that is none of the module's parameters in a way that does not lead through its result (an input that a
+    regularizer uses, too), so that the module is not the whole model.
     """
     if log is None:
         return None
@@ -77,7 +79,29 @@ def recorded_outputs(log: Log | None, adjoints: Adjoints, params: Mapping[str, T
         return None
     (owner,) = owners
     found = {(v, nr) for u, v, nr in _edges(adjoints) if roots[v] == owner and roots[u] != owner}
-    return sorted(found) or None
+    if not found or _bypassed(log.modules[owner].module(), found, adjoints, params):
+        return None
+    return sorted(found)
+
+
+def _bypassed(module: nn.Module | None, outputs: set[Place], adjoints: Adjoints, params: Mapping[str, Tensor]) -> bool:
+    """Whether the loss reaches one of `params` that the module does not have, other than through `outputs`."""
+    own = set() if module is None else set(map(id, module.parameters()))
+    places = {adjoints.of_params.get(name) for name, tensor in params.items() if id(tensor) not in own}
+    if not places - {None}:
+        return False
+    walk = adjoints.walk
+    seen, stack = {0}, [0]
+    while stack:
+        u = stack.pop()
+        for edge in range(walk.start[u], walk.start[u + 1]):
+            place = walk.target[edge], walk.output_nr[edge]
+            if place in places:
+                return True
+            if place not in outputs and place[0] not in seen:
+                seen.add(place[0])
+                stack.append(place[0])
+    return False
 
 
 def _edges(adjoints: Adjoints) -> Iterator[tuple[int, int, int]]:

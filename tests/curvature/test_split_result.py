@@ -125,6 +125,23 @@ def test_gauss_newton_is_the_curvature_of_the_loss_over_the_output() -> None:
     assert curvature(whole, [first], along([first]), outputs={"z": first}).residual == 0.0
 
 
+def test_no_gauss_newton_part_where_an_input_bypasses_the_model() -> None:
+    net, x, y = data()
+    x.requires_grad_()
+    params = {"x": x, **dict(net.named_parameters())}
+    with record():
+        logits = net(x)
+        plain = functional.cross_entropy(logits, y)
+        loss = plain + x.pow(3).sum()
+    assert curvature(plain, params).gauss_newton is not None
+    assert curvature(loss, params).gauss_newton is None
+    assert curvature(loss, params).graph.graph["curvature"]["residual"] is None
+    assert curvature(loss, net).gauss_newton is not None  # x is then a constant
+    asked = curvature(loss, params, outputs=logits)
+    assert asked.gauss_newton == pytest.approx(curvature(plain, params).gauss_newton)
+    assert asked.residual == pytest.approx(asked.total - (asked.gauss_newton or 0.0))
+
+
 def test_gauss_newton_is_known_of_a_recorded_model() -> None:
     net, x, y = data()
     with record():
