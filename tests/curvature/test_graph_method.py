@@ -138,7 +138,8 @@ class Loop(torch.nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         hidden = self.layer(self.layer(self.words(words)).tanh()).tanh()
-        return hidden @ self.words.weight.t()
+        scores: Tensor = hidden @ self.words.weight.t()
+        return scores
 
 
 @pytest.mark.parametrize("method", ["graph", "batched", "hutchinson", "xdiag"])
