@@ -24,7 +24,7 @@ class Curvature:
 
     Attributes:
         of: "direction": eᵀHe for the direction e that was given; "trace": the trace of the Hessian.
-        total: that number.
+        total: that number. NaN where a slope or curvature is infinite and something does not move there: 0 · ∞.
         contributions: what each operation adds to `total`, by its key in `graph`; 0.0 for those that add nothing.
         graph: the graph of the loss, with the contributions in the node attribute `curvature`; it is not live.
         gauss_newton: the sum over the operations that take the model's output in; None where that is not known.

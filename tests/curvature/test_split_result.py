@@ -466,6 +466,17 @@ def test_not_finite_curvature_is_shown_where_it_arises() -> None:
     assert "nan" in repr(result)
 
 
+def test_a_split_row_with_zero_times_infinity_is_nan() -> None:
+    """As the page says: 0 times the infinite slope of the root is what its result moves by."""
+    x = torch.tensor([0.0, 4.0], dtype=torch.float64, requires_grad=True)
+    result = curvature(x.sqrt().sum(), x, per_entry=True)
+    assert result.diagonal is not None
+    assert result.diagonal["x"][0] == -math.inf
+    assert math.isnan(result.diagonal["x"][1])
+    assert math.isnan(result.total)
+    assert curvature(x.sqrt().sum(), x, torch.tensor([1.0, 1.0]).double()).total == -math.inf
+
+
 def test_constant_and_linear_losses() -> None:
     a, b = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for options in ({}, {"probes": 3}, {"per_entry": True}):
