@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgraph.curvature.budget import budget, bytes_per_row, mib
-from gradgraph.curvature.chains import Block, derivatives
+from gradgraph.curvature.chains import derivatives
 from gradgraph.curvature.first_order import Differentiate, FirstOrder
 from gradgraph.curvature.graph_plan import GraphPlan
 from gradgraph.curvature.handed import handed
@@ -28,6 +28,7 @@ from gradgraph.curvature.sharding import Share
 from gradgraph.curvature.shared import Shared
 from gradgraph.curvature.shared_pass import SharedPass, own_adjoints
 from gradgraph.curvature.sites import Place, Site, Term, Use
+from gradgraph.curvature.tangents import Block
 from gradgraph.curvature.work import Piece, Work
 from gradgraph.walk import edge_of
 

@@ -11,11 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradgraph.curvature.chains import CUT, Block, Chain
+from gradgraph.curvature.chains import Chain
 from gradgraph.curvature.features import count_of
 from gradgraph.curvature.groups import Groups, weights_of
 from gradgraph.curvature.readings import Readings
 from gradgraph.curvature.sites import Site, Use
+from gradgraph.curvature.tangents import CUT, Block
 
 __all__ = ["Piece", "Way", "Work"]
 
