@@ -75,9 +75,10 @@ class GraphMethod:
         }
         edges.update((one.place, one.edge) for one in self._plan.entered)
         edges.update(self._plan.between)
-        taken = {use.name for site in self._plan.sites for use in site.uses} - {
-            one.use.name for one in self._plan.terms
-        }
+        # Where more than sites gives to a gradient, all nodes must run: what hooks make of it shows there alone.
+        several: list[Term | Shared] = [*self._plan.terms, *self._plan.shared]
+        taken = {use.name for site in self._plan.sites for use in site.uses}
+        taken -= {use.name for one in several for use in one.uses}
         others = {name: one for name, one in self._tensors.items() if name not in taken and one.requires_grad}
         with handed(self._plan.simple(self._chains)) as self._handed, own_adjoints(self._plan.fed) as self._adjoints:
             received = self._differentiated([*edges.values(), *map(edge_of, others.values())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -64,6 +65,23 @@ class GraphPlan:
         """The nodes by which parameters enter."""
         return [*self.sites, *self.terms, *(site for one in self.shared for site in one.sites)]
 
+    @cached_property
+    def between(self) -> dict[Place, GradientEdge]:
+        """Where gradients arrive between the loss and what is shared and feeds itself: tangents are read there."""
+        return self._behind_all([site for one in self.shared if one.fed for site in one.sites])
+
+    def _behind_all(self, sites: list[Site]) -> dict[Place, GradientEdge]:
+        found: dict[Place, GradientEdge] = {}
+        stack = [site.place for site in sites]
+        while stack:
+            for key, _ in self._consumers.get(stack.pop(), ()):
+                node = self._walk.nodes[key]
+                for place in ((key, nr) for nr in range(len(node._input_metadata))):
+                    if place not in found and place in self._consumers:
+                        found[place] = GradientEdge(node, place[1])
+                        stack.append(place)
+        return found
+
     @property
     def fed(self) -> dict[Place, Node]:
         """What is multiplied with a shared weight and depends on it: the nodes, by the places of their outputs."""
@@ -87,6 +105,8 @@ class GraphPlan:
         fed = {number: place for number, site in enumerate(sites) if (place := self._fed(site)) is not None}
         # Where z is itself an x, its tangent is the one-hot too.
         refused |= bool({site.place for site in sites} & set(fed.values()))
+        # The backward of a Function of the user's need not be the gradient.
+        refused |= bool(fed) and any(not operation(edge.node) for edge in self._behind_all(sites).values())
         if refused or (fed and sites[0].kind != "matrix"):
             self._refuse_shared(sites)
         else:
@@ -156,8 +176,9 @@ class GraphPlan:
         return self._walk.nodes[key]
 
     def simple(self, chains: Mapping[Site, Mapping[Way, Chain]]) -> dict[int, Node]:
-        """The nodes by which parameters enter, and those of `chains`, by key."""
+        """The nodes by which parameters enter, those between and those of `chains`, by key."""
         found = {one.place[0]: one.node for one in self.entered}
+        found.update((place[0], edge.node) for place, edge in self.between.items())
         found.update(
             (step.place[0], step.node) for ways in chains.values() for one in ways.values() for step in one.steps
         )

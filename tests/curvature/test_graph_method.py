@@ -153,3 +153,37 @@ def test_the_default_device_does_not_matter(method: Any) -> None:
         found = hessian_diagonal(loss, net, method=method)
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor)
+
+
+def fed_by_itself(place: str, hook: Callable[[Tensor], Tensor | None]) -> Loss:
+    """A table that is head as well, and a layer in between that is used twice."""
+    words, layer_input = torch.tensor([[0, 1], [4, 1]]), numbers(1, 8)
+
+    def loss(p: Params) -> Tensor:
+        def seen(tensor: Tensor, name: str) -> Tensor:
+            if name == place and tensor.requires_grad:
+                tensor.register_hook(hook)
+            return tensor
+
+        hidden = seen(torch.nn.functional.embedding(words, p["table"]), "embedded").tanh()
+        scores = seen(seen(hidden, "hidden") @ p["table"].t(), "scores")
+        inner = seen((layer_input @ p["layer"]).tanh(), "inner")
+        outer = seen(inner @ p["layer"], "outer")
+        return scores.logsumexp(2).sum() + outer.sin().square().sum()
+
+    return loss
+
+
+@pytest.mark.parametrize("hook", [HOOKS[name] for name in ("looks", "detached", "scale detached")])
+@pytest.mark.parametrize("place", ["embedded", "hidden", "scores", "inner", "outer"])
+def test_hooks_have_their_say_where_a_parameter_feeds_itself(
+    place: str, hook: Callable[[Tensor], Tensor | None]
+) -> None:
+    params = {"table": numbers(9, 3), "layer": numbers(8, 8, seed=1) / 3}
+    loss = fed_by_itself(place, hook)
+    expected = hessian_diagonal(loss(tensors := leaves(params)), tensors, method="accumulate", progress=False)
+    found = hessian_diagonal(loss(tensors := leaves(params)), tensors, method="graph", progress=False)
+    for name, reference in expected.items():
+        torch.testing.assert_close(found[name], reference, rtol=0, atol=1e-12)
+    if hook is HOOKS["looks"]:
+        assert {one.method for one in found.report.values()} == {"graph"}
