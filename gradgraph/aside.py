@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from gradgraph.errors import GradGraphError, InputError
-from gradgraph.kinds import BLOCKED
+from gradgraph.kinds import BLOCKED, name_of
 from gradgraph.passes import unobserved
 from gradgraph.recording.log import made_at
 from gradgraph.retained import retained
 from gradgraph.saved import saved_values
 from gradgraph.teardown import reachable
 
-__all__ = ["aside", "hooks_suspended"]
+__all__ = ["aside", "hooks_suspended", "reentrant"]
 
 
 @contextmanager
@@ -95,12 +95,20 @@ def hooks_suspended(tensors: Iterable[Tensor]) -> Iterator[None]:
             hooks.update(kept)
 
 
+def reentrant(what: str) -> GradGraphError:
+    """The error that says why a reentrant checkpoint cannot be differentiated, and what can."""
+    return GradGraphError(
+        f"{what} cannot look into a reentrant checkpoint (CheckpointFunctionBackward): its forward runs again, unseen, "
+        "inside its backward. Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
+    )
+
+
 def _explained(error: Exception, what: str, roots: Sequence[Node], again: str) -> GradGraphError | None:
     """The error of ours that says what an error of the engine means here; None where it is the program's own."""
     text = str(error)
     first = text.partition("\n")[0][:300]
     if "backward through the graph a second time" in text:
-        freed = [fn.name() for fn in reachable(roots) if any(one.state == "freed" for one in saved_values(fn))]
+        freed = [name_of(fn) for fn in reachable(roots) if any(one.state == "freed" for one in saved_values(fn))]
         names = ", ".join(dict.fromkeys(freed[:5])) or "some node"
         return InputError(
             f"{what} needs the tensors that the graph saved, but an earlier backward pass freed them (at {names}). "
@@ -109,10 +117,7 @@ def _explained(error: Exception, what: str, roots: Sequence[Node], again: str) -
     if "modified by an inplace operation" in text:
         return InputError(f"{what} needs a saved tensor that was changed in place since: {first}")
     if "checkpoint is not compatible with .grad()" in text or "checkpoint is incompatible with .grad()" in text:
-        return GradGraphError(
-            f"{what} cannot look into a reentrant checkpoint (CheckpointFunctionBackward): its forward runs again, "
-            "unseen, inside its backward. Call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
-        )
+        return reentrant(what)
     if "donated buffers" in text:
         return GradGraphError(
             f"{what} keeps the graph, and torch.compile gave its buffers away ({first}). Set "
@@ -146,8 +151,8 @@ def _blocked(roots: Sequence[Node]) -> str:
     """The nodes behind `roots` that refuse to be differentiated, by the operations that they stand in for."""
     found = []
     for fn in reachable(roots):
-        name = fn.name()
+        name = name_of(fn)
         fused = any(word in name for word in ("Flash", "Efficient", "Cudnn"))
-        if name.removeprefix("torch::autograd::") in BLOCKED or fused:
+        if name in BLOCKED or fused:
             found.append(made_at(fn))
     return ", ".join(list(dict.fromkeys(found))[:5]) or "one of its nodes"

@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge
 from gradgraph.aside import aside
 from gradgraph.errors import InputError
 from gradgraph.graph import AutogradGraph
+from gradgraph.kinds import name_of
 from gradgraph.measure import figures
 
 __all__ = ["GradientStats", "Gradients", "OutputStats", "capture", "gradients"]
@@ -256,7 +257,7 @@ def _start_gradient(index: int, root: GradientEdge, given: Tensor | None) -> Ten
     metadata = root.node._input_metadata[root.output_nr]
     shape = None if metadata.is_nested_tensor else tuple(metadata.shape)
     dtype = str(metadata.dtype).removeprefix("torch.")
-    described = f"root {index} of the graph ({root.node.name()}) is a {dtype} tensor"
+    described = f"root {index} of the graph ({name_of(root.node)}) is a {dtype} tensor"
     if given is None:
         if shape is None or math.prod(shape) != 1 or metadata.dtype.is_complex:
             of_shape = "of ragged shape" if shape is None else f"of shape {list(shape)}"

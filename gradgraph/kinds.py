@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["BLOCKED", "WRONG_TWICE", "is_once_differentiable", "kind_of"]
+__all__ = ["BLOCKED", "WRONG_TWICE", "is_once_differentiable", "is_reentrant_checkpoint", "kind_of", "name_of"]
 
 #: Nodes that raise when a backward pass comes to them, by the names that torch gives them.
 BLOCKED = ("NotImplemented", "Error", "DelayedError")
@@ -27,6 +27,17 @@ def kind_of(fn: Any, op: str) -> str:
             return "opaque"
         return "blocked" if is_once_differentiable(fn) else "custom"
     return "blocked" if op in BLOCKED else "op"
+
+
+def name_of(fn: Any) -> str:
+    """What torch calls the node; a Python Function may carry a `ctx.name` of the user's own, which hides `name()`."""
+    name = type(fn).__name__ if isinstance(fn, torch._C._FunctionBase) else str(fn.name())
+    return name.removeprefix("torch::autograd::")
+
+
+def is_reentrant_checkpoint(fn: Any) -> bool:
+    """Whether `fn` hides a forward that runs again within its backward."""
+    return name_of(fn) == "CheckpointFunctionBackward" and kind_of(fn, name_of(fn)) == "opaque"
 
 
 def is_once_differentiable(fn: Any) -> bool:

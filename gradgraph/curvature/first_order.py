@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from gradgraph.aside import aside, hooks_suspended
+from gradgraph.aside import aside, hooks_suspended, reentrant
 from gradgraph.errors import GradGraphError, InputError
-from gradgraph.kinds import WRONG_TWICE, is_once_differentiable
+from gradgraph.kinds import WRONG_TWICE, is_once_differentiable, is_reentrant_checkpoint, name_of
 from gradgraph.recording.log import made_at
 from gradgraph.teardown import reachable
 from gradgraph.walk import edge_of
@@ -72,6 +72,8 @@ def first_order(
             _check_twice_differentiable(what, roots, active)
         differentiate = partial(gradients_of, loss, active)
         found = differentiate() if run is None or not active else run(differentiate)
+        if len(found) < len(active) and any(map(is_reentrant_checkpoint, reachable(roots))):
+            raise reentrant(what)  # the parameters that nothing reaches may be inside
         if not found:
             raise InputError(_unreached(what, tensors, active))
         reached: dict[str, Reached] = {
@@ -160,14 +162,14 @@ def _check_twice_differentiable(what: str, roots: list[Node], active: Mapping[st
 
     The gradient of a `once_differentiable` Function often just has no graph, which looks linear.
     """
-    suspects = [fn for fn in reachable(roots) if is_once_differentiable(fn) or fn.name() in WRONG_TWICE]
+    suspects = [fn for fn in reachable(roots) if is_once_differentiable(fn) or name_of(fn) in WRONG_TWICE]
     if not suspects:
         return
     targets = {edge_of(tensor).node for tensor in active.values()}
     for fn in suspects:
         if not targets.intersection(reachable([fn])):
             continue
-        if fn.name() in WRONG_TWICE:
+        if name_of(fn) in WRONG_TWICE:
             raise GradGraphError(
                 f"{what} differentiates the graph twice, and torch's second derivative of {made_at(fn)} is wrong: it "
                 "fails torch.autograd.gradgradcheck. For weight_norm, write the weight as g * v / v.norm(dim=1, "

@@ -21,6 +21,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradgraph.curvature.apart_rules import ELEMENTWISE, PARTS, VIEWS, Shape, operation, shape_of
 from gradgraph.curvature.site_kinds import KINDS
+from gradgraph.kinds import name_of
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk, edge_of
 
@@ -165,7 +166,7 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False
             else:
                 found.terms += own_terms
             continue
-        strange = [walk.nodes[key].name() for (_, key, _), one in zip(uses, known, strict=True) if one is None]
+        strange = [name_of(walk.nodes[key]) for (_, key, _), one in zip(uses, known, strict=True) if one is None]
         if strange:
             found.refused[name] = f"it enters through {strange[0]}"
             continue

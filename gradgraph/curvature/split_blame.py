@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge
 from gradgraph.curvature.first_order import Differentiate
 from gradgraph.curvature.split_adjoints import Adjoints, Place
 from gradgraph.curvature.split_pass import SplitPass, inner
+from gradgraph.kinds import name_of
 
 __all__ = ["culprits"]
 
@@ -63,7 +64,7 @@ def culprits(
         for nr, one in enumerate(several):
             arrived.setdefault((key, nr), _Sum()).add(one, split.tangents.get((key, nr)))
     hooked = {place for place, here in arrived.items() if here.differs(arriving.get(place, here))}
-    wrong = [f"a hook on the result of {walk.nodes[key].name()} changes its gradient" for key, _ in sorted(hooked)]
+    wrong = [f"a hook on the result of {name_of(walk.nodes[key])} changes its gradient" for key, _ in sorted(hooked)]
     for key in sorted(adjoints.path):
         edges = range(walk.start[key], walk.start[key + 1])
         if hooked.intersection((walk.target[edge], walk.output_nr[edge]) for edge in edges):
@@ -72,7 +73,7 @@ def culprits(
         for nr in range(len(received.get(key, ()))):
             outputs.include(arrived[key, nr])
         if inputs[key].differs(outputs):
-            wrong.append(f"the backward of {walk.nodes[key].name()} gives something else than the gradient")
+            wrong.append(f"the backward of {name_of(walk.nodes[key])} gives something else than the gradient")
     return list(dict.fromkeys(wrong))
 
 

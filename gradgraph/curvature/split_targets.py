@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradgraph.errors import InputError
+from gradgraph.kinds import name_of
 from gradgraph.params import ParamsLike
 from gradgraph.saved import saved_values
 from gradgraph.walk import Walk
@@ -65,7 +66,7 @@ def _tensor_at(one: Any, loss: Any) -> Any:
             if tensor is not None and tensor.grad_fn is one.node and tensor.output_nr == one.output_nr:
                 return tensor
     raise InputError(
-        f"params has a GradientEdge to output {one.output_nr} of {one.node.name()}, "
+        f"params has a GradientEdge to output {one.output_nr} of {name_of(one.node)}, "
         + ("which the loss does not depend on." if key is None else "and nothing in the graph keeps that tensor.")
         + " Pass the tensor itself instead."
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.weak import TensorWeakRef
 
+from gradgraph.kinds import name_of
 from gradgraph.recording.timeline import NOBODY, Timeline
 from gradgraph.walk import made_within
 
@@ -287,7 +288,7 @@ def latest() -> Log | None:
 
 def made_at(node: Any) -> str:
     """The name of `node`, and the line that made it where the latest recording knows: for error texts."""
-    name = str(node.name()).removeprefix("torch::autograd::")
+    name = name_of(node)
     if _latest is None:
         return name
     _latest.look_up()

@@ -217,6 +217,39 @@ def test_what_cannot_be_differentiated_twice_is_named_with_its_line() -> None:
         hessian_diagonal(loss, query)
 
 
+@pytest.mark.parametrize("analysis", [hessian_diagonal, hessian, curvature])
+def test_parameters_inside_a_reentrant_checkpoint_are_not_taken_for_unreachable(analysis: Callable[..., Any]) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    x = torch.randn(5, 3, requires_grad=True)
+    hidden = torch.utils.checkpoint.checkpoint(net[:2], x, use_reentrant=True)
+    assert isinstance(hidden, Tensor)
+    loss = net[2](hidden).pow(2).sum()
+    for params in (net, net[0]):
+        with pytest.raises(GradGraphError, match=r"cannot look into a reentrant checkpoint .* use_reentrant=False"):
+            analysis(loss, params)
+    assert analysis(loss, net[2])  # beside it
+
+
+def test_functions_with_a_name_of_their_own() -> None:
+    class Named(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.name = "mine"
+            ctx.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            result: Tensor = 2 * x * grad
+            return result
+
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    result = hessian_diagonal(Named.apply(x).sum(), x)
+    assert result["x"].tolist() == [2.0, 2.0]
+    assert "it enters through NamedBackward" in result.report["x"].reason
+
+
 def test_once_differentiable_beside_the_way_does_not_matter() -> None:
     class Once(torch.autograd.Function):
         @staticmethod
