@@ -13,7 +13,7 @@ from torch import Tensor
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.first_order import FirstOrder
 from gradgraph.curvature.report import ParameterReport
-from gradgraph.curvature.rows import Plan, one_hots, rows_between
+from gradgraph.curvature.rows import Plan, largest, one_hots, rows_between
 from gradgraph.curvature.sharding import Share
 from gradgraph.ledger import Ledger
 
@@ -48,7 +48,8 @@ def batched(
     began = time.perf_counter()
     tensor, gradient = order.tensors[name], order.gradients[name]
     diagonal = torch.zeros(gradient.numel(), dtype=tensor.dtype, device=tensor.device)
-    plan = Plan(*chunk_for(gradient, chunk_size, memory))
+    size = max(largest(one.detach()) for one in order.gradients.values())
+    plan = Plan(*chunk_for(gradient, chunk_size, memory), size=size)
     first, last = share.slice(gradient.numel())
     most, reached = 0, _reached("curved")
     for start, (rows,) in rows_between(gradient, [tensor], first, last, plan, order.reset):

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 
 from gradgraph.errors import GradGraphError
 
-__all__ = ["Plan", "Rows", "one_hots", "products_of", "rows_between", "rows_of"]
+__all__ = ["Plan", "Rows", "largest", "one_hots", "products_of", "rows_between", "rows_of"]
 
 #: Per input its rows `[rows, *input.shape]`, None where the gradient does not depend on it.
 Rows: TypeAlias = tuple["Tensor | None", ...]
@@ -33,6 +33,7 @@ class Plan:
         way: which of the ways to batch is in use.
         passes: how many have been run.
         checked: whether a batch has been compared with a row computed alone.
+        size: of the gradients that the rows are derivatives of, where others than the one at hand tell it, too.
     """
 
     chunk: int
@@ -40,6 +41,7 @@ class Plan:
     way: int = 0
     passes: int = 0
     checked: bool = False
+    size: float = 0.0
 
 
 def rows_of(gradient: Tensor, inputs: Inputs, plan: Plan, reset: Callable[[], None]) -> Iterator[tuple[int, Rows]]:
@@ -162,6 +164,9 @@ def _grads_batched(gradient: Tensor, inputs: Inputs, basis: Tensor) -> Rows:
 
 _WAYS = (_vmapped, _grads_batched)
 
+#: A row is noise below so many roundings of a gradient.
+_ROUNDING = 64
+
 
 def _agrees(gradient: Tensor, inputs: Inputs, vectors: Tensor, rows: Rows, plan: Plan) -> bool:
     """Whether the largest of `rows` is what a pass of its own gives, to rounding."""
@@ -171,15 +176,24 @@ def _agrees(gradient: Tensor, inputs: Inputs, vectors: Tensor, rows: Rows, plan:
     at = int(torch.stack(sizes).sum(0).nan_to_num(posinf=0.0).argmax())
     plan.passes += 1
     alone = _alone(gradient, inputs, vectors[at : at + 1])
+    known = [row for row in rows if row is not None and row.numel()]
+    # A block of zeros, as of a bias before a batch norm, is rounding noise: it is compared on the scale of all.
+    scale = max(largest(row) for row in known)
+    size = max(plan.size, largest(gradient.detach()))
     for row, one in zip(rows, alone, strict=True):
         if (row is None) != (one is None):
             return False
         if row is not None and one is not None and row.numel():
-            scale = float(row.abs().nan_to_num(posinf=0.0).max())
-            close = torch.finfo(row.dtype).eps ** 0.5
-            if not torch.allclose(row[at], one[0], rtol=close, atol=close * scale, equal_nan=True):
+            eps = torch.finfo(row.dtype).eps
+            close = eps**0.5 * scale + _ROUNDING * eps * size
+            if not torch.allclose(row[at], one[0], rtol=eps**0.5, atol=close, equal_nan=True):
                 return False
     return True
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest finite magnitude in `tensor`."""
+    return float(tensor.abs().nan_to_num(0.0, posinf=0.0).max()) if tensor.numel() else 0.0
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from gradgraph.curvature.budget import chunk_for
 from gradgraph.curvature.first_order import FirstOrder
-from gradgraph.curvature.rows import Plan, rows_of
+from gradgraph.curvature.rows import Plan, largest, rows_of
 from gradgraph.curvature.sharding import Share
 from gradgraph.teardown import reachable
 from gradgraph.walk import edge_of
@@ -76,7 +76,8 @@ def block_row(
         if not how.share.is_single:
             with torch.enable_grad():
                 gradient = gradient.reshape(-1)[first:last]
-        plan = Plan(*chunk_for(gradient, how.chunk_size, how.memory), checked=checked)
+        size = max(largest(one.detach()) for one in order.gradients.values())
+        plan = Plan(*chunk_for(gradient, how.chunk_size, how.memory), checked=checked, size=size)
         for start, rows in rows_of(gradient, list(inputs.values()), plan, order.reset):
             count = max((len(one) for one in rows if one is not None), default=0)
             if not count:

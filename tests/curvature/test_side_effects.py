@@ -430,6 +430,21 @@ def test_a_wrong_batching_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.report["x"].reason == "one row a pass: vmap gave another row than a pass of its own"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_of_rounding_noise_are_no_wrong_batching_rule(dtype: torch.dtype) -> None:
+    """The loss does not depend on a bias before a batch norm: what its rows hold is rounding."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).to(dtype)
+    loss = nn.functional.cross_entropy(net(torch.randn(8, 2, 6, 6, dtype=dtype)), torch.randint(0, 4, (8,)))
+    estimated = hessian_diagonal(loss, net, method="hutchinson", probes=50).report
+    batched = hessian_diagonal(loss, net, method="batched").report
+    sizes = {name: tensor.numel() for name, tensor in net.named_parameters()}
+    assert {name: one.chunk for name, one in batched.items()} == sizes
+    for one in (*estimated.values(), *batched.values()):
+        assert one.chunk > 1
+        assert "a row, 16 MiB to spend" in one.reason
+
+
 def test_group_norm_needs_no_loop() -> None:
     """torch's is_grads_batched raises on it; functorch's vmap does not."""
     torch.manual_seed(0)
