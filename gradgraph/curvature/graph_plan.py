@@ -117,7 +117,7 @@ class GraphPlan:
         assert head.weight is not None
         fed = self._fed(head)
         words, units = embedding.weight.shape
-        numbers = torch.arange(words * units, dtype=torch.float64, device="cpu").view(words, units)
+        numbers = torch.arange(1, words * units + 1, dtype=torch.float64, device="cpu").view(words, units)
         both = self.handed_back(embedding.weight, numbers), self.handed_back(head.weight, numbers.t())
         if fed is None or fed == embedding.place or head.weight.shape != (units, words) or not torch.equal(*both):
             self._refuse_shared([embedding, head])
@@ -146,7 +146,7 @@ class GraphPlan:
         known = [use for use in uses if use is not None]
         if not known:
             return True
-        numbers = torch.arange(math.prod(known[0].shape), dtype=torch.float64, device="cpu").view(known[0].shape)
+        numbers = torch.arange(1, math.prod(known[0].shape) + 1, dtype=torch.float64, device="cpu").view(known[0].shape)
         first, *others = (self.handed_back(use, numbers) for use in known)
         return all(torch.equal(first, other) for other in others)
 
