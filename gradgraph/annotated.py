@@ -26,6 +26,7 @@ __all__ = [
     "annotated_graph",
     "details",
     "draw_hessian",
+    "refuse_large",
 ]
 
 #: A context around long work, which is given in words: where a command tells of it.
@@ -192,12 +193,28 @@ def _unit_gradient(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tens
     return {name: one / length for name, one in gradient.items()}
 
 
-def draw_hessian(one: Opened, path: str, *, working: Working = _silent) -> None:
-    """Draw the whole Hessian into a file.
+def refuse_large(one: Opened) -> None:
+    """Say before any of it is computed that the whole Hessian is too large to be drawn.
 
     Raises:
         InputError: it has more than `_MOST_ENTRIES` entries a side.
     """
+    found = _loss(one)
+    entries = 0 if found is None else sum(leaf.numel() for leaf in found[1].values())
+    if entries > _MOST_ENTRIES:
+        raise InputError(
+            f"the Hessian of {one.target.text} has {entries:,} entries a side, and a heat map is of at most "
+            f"{_MOST_ENTRIES:,}; take a smaller model, or in Python gradgraph.hessian(loss, params) of some parameters."
+        )
+
+
+def draw_hessian(one: Opened, path: str, *, working: Working = _silent) -> None:
+    """Draw the whole Hessian into a file.
+
+    Raises:
+        InputError: see `refuse_large`.
+    """
+    refuse_large(one)
     found = _loss(one)
     if found is None:
         raise _not_in_file(one, "its Hessian", "--hessian")
@@ -206,11 +223,6 @@ def draw_hessian(one: Opened, path: str, *, working: Working = _silent) -> None:
 
     loss, leaves = found
     entries = sum(leaf.numel() for leaf in leaves.values())
-    if entries > _MOST_ENTRIES:
-        raise InputError(
-            f"the Hessian of {one.target.text} has {entries:,} entries a side, and a heat map is of at most "
-            f"{_MOST_ENTRIES:,}; take a smaller model, or in Python gradgraph.hessian(loss, params) of some parameters."
-        )
     with working(f"the Hessian, {entries:,} entries a side"):
         blocks = _differentiated(one, lambda: hessian(loss, leaves, blocks="full"))
     heat_map(blocks, path)
@@ -266,7 +278,13 @@ def _differentiated(one: Opened, analysis: Callable[[], _Result]) -> _Result:
     try:
         with unobserved():
             return analysis()
-    except GradGraphError:
+    except GradGraphError as error:
+        named = one.target.kind == "script" and one.target.name is not None
+        if named and isinstance(error, InputError) and "through the graph a second time" in str(error.__cause__):
+            raise InputError(
+                f"{error} Or give the script alone, {one.target.location}: that takes its last backward pass before "
+                "the pass frees anything."
+            ) from error
         raise
     except RuntimeError as error:
         described = " ".join(str(error).split())

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from gradgraph import __version__
@@ -15,6 +16,12 @@ __all__ = ["Check", "Report", "examine"]
 
 _SAMPLE = 'digraph { a [label="AddBackward0"]; b [label="leaf"]; a -> b }'
 _SECONDS = 20.0
+
+#: Packages that a few commands need: the extra that has each, and what for.
+_OPTIONAL = {
+    "matplotlib": ("plot", "charts, as of gradgraph hessian --plot and --heat-map"),
+    "safetensors": ("save", "gradgraph hessian --save"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def examine() -> Report:
             checks.append(Check(engine.name, True, found))
     checks += [_tried(name, f"made a {name.upper()}", partial(_draw, name, "auto")) for name in ("png", "pdf")]
     checks.append(_tried("fonts", "the shipped DejaVu Sans is complete", _read_fonts))
+    checks += [_optional(package, extra, use) for package, (extra, use) in _OPTIONAL.items()]
     return Report(tuple(checks), any(drawing))
 
 
@@ -88,6 +96,14 @@ def _torch() -> list[Check]:
         Check("torch", True, torch.__version__),
         Check("cuda", None, ", ".join(devices) if devices else "no CUDA device (none is needed)"),
     ]
+
+
+def _optional(package: str, extra: str, use: str) -> Check:
+    """Whether it is there; a missing one is nothing to repair unless its use is wanted."""
+    try:
+        return Check(package, True, f"{version(package)}, for {use}")
+    except PackageNotFoundError:
+        return Check(package, None, f"not installed; for {use}: pip install 'gradgraph[{extra}]'")
 
 
 def _tried(name: str, detail: str, attempt: Callable[[], None]) -> Check:

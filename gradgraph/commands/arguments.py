@@ -172,12 +172,25 @@ def refuse_unwritable(path: str, *, force: bool, option: str = "-o") -> None:
         raise click.UsageError(f"{path} is a folder; expected a file to write, for example {os.path.join(path, 'g')}.")
     if not os.path.isdir(folder):
         raise click.UsageError(f"there is no folder {folder} to write {path} into; create it first (mkdir -p).")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not _takes_files(os.path.dirname(os.path.realpath(path))):
         raise click.UsageError(
             f"the folder {folder} is not writable, so {path} cannot be written; choose another {option}."
         )
     if os.path.exists(path) and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or choose another {option}.")
+
+
+def _takes_files(folder: str) -> bool:
+    """Whether a file can be made there, found out by making one: to root all of /proc looks writable."""
+    import tempfile
+
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".gradgraph-"):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -230,7 +243,7 @@ def working(what: str) -> Iterator[None]:
         return
     import threading
 
-    said = f"computing {what}: this may take minutes"
+    said = f"computing {what}: this may take a while"
     timer = threading.Timer(_PATIENCE, lambda: click.echo(said, err=True))
     timer.daemon = True
     timer.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,7 +83,7 @@ _WRITERS = {
     default=10,
     show_default=True,
     metavar="N",
-    help="List the N operations that add the most to the trace; 0 splits nothing, and takes half the time.",
+    help="List the N operations that add the most to the trace; 0 lists none, and without --plot takes half the time.",
 )
 @click.option(
     "--save", metavar="FILE.safetensors", type=click.Path(), help="Write the diagonal, a tensor for each leaf."
@@ -135,17 +136,18 @@ def command(
             f"{target} is a saved graph, which holds figures of a Hessian at most, and {what} is for a program that "
             "runs; give the script itself."
         )
-    for option, path in files.items():
-        _check_file(option, path, force=force)
+    _check_files(files, force=force)
     with (
         own_stdout(),
         opened(parsed, ctx.meta.get("script", ()), keep=True, number=number) as one,
         warnings_in_one_line(),
     ):
-        from gradgraph.annotated import add_hessian, details
+        from gradgraph.annotated import add_hessian, details, draw_hessian, refuse_large
         from gradgraph.curvature_table import curvature_table
         from gradgraph.hessian_table import hessian_table
 
+        if heat_map is not None:
+            refuse_large(one)
         diagonal = add_hessian(one, working=working, **options)
         if diagonal is not None and (top or plot is not None):
             _split(one, options, plot, by)
@@ -159,8 +161,6 @@ def command(
 
             write_diagonal(diagonal, save, {"target": target})
         if heat_map is not None:
-            from gradgraph.annotated import draw_hessian
-
             draw_hessian(one, heat_map, working=working)
     print_report(table, as_json=as_json)
     for row in table.rows:
@@ -206,6 +206,24 @@ def _options(method: str, memory: int | None, estimate: Mapping[str, Any]) -> di
             f"--{name} is for estimates, and --method {method} is none; expected --method hutchinson or xdiag."
         )
     return options
+
+
+def _check_files(files: Mapping[str, str], *, force: bool) -> None:
+    """Say before a long run that a file cannot be written, or would be twice.
+
+    Raises:
+        click.UsageError: two options name one file; and what `_check_file` raises.
+        GradGraphError: a package that writes one is not installed.
+    """
+    seen: dict[str, str] = {}
+    for option, path in files.items():
+        first = seen.setdefault(os.path.realpath(path), option)
+        if first != option:
+            raise click.UsageError(
+                f"{first} and {option} both name {path}, and the one would replace the other; give each its own file."
+            )
+    for option, path in files.items():
+        _check_file(option, path, force=force)
 
 
 def _check_file(option: str, path: str, *, force: bool) -> None:

@@ -137,6 +137,29 @@ def test_an_unwritable_folder_as_the_system_tells(run_cli: RunCli, monkeypatch: 
     assert not Path("ran").exists()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hessian train.py --plot /proc/a.png",
+        "hessian train.py --heat-map /proc/a.png",
+        "trace train.py -o /proc/a.json",
+    ],
+)
+def test_a_folder_that_takes_no_files_though_it_looks_writable(run_cli: RunCli, line: str) -> None:
+    pytest.importorskip("matplotlib")
+    assert refused(run_cli, line, 2).startswith("the folder /proc is not writable, so /proc/a.")
+    assert not Path("ran").exists()
+
+
+def test_looking_for_a_place_to_write_leaves_nothing_there(run_cli: RunCli) -> None:
+    Path("out").mkdir()
+    assert refused(run_cli, "render absent.py:loss -o out/a.svg", 1)
+    Path("bad.py").write_text("raise SystemExit(3)")
+    run_cli("render bad.py -o out/a.svg")
+    assert os.listdir("out") == []
+
+
 @pytest.mark.parametrize("command", ["render", "summary", "memory", "hessian"])
 @pytest.mark.parametrize(
     ("content", "pattern"),
@@ -213,7 +236,11 @@ def test_a_freed_graph_says_what_to_do(run_cli: RunCli) -> None:
     Path("freed.py").write_text(
         "import torch\nw = torch.ones(3, requires_grad=True)\nloss = w.exp().sum()\nloss.backward()"
     )
-    assert "retain_graph=True" in refused(run_cli, "hessian freed.py:loss", 1)
+    message = refused(run_cli, "hessian freed.py:loss", 1)
+    assert "retain_graph=True" in message
+    assert message.endswith(
+        " Or give the script alone, freed.py: that takes its last backward pass before the pass frees anything."
+    )
     assert "retain_graph=True" in refused(run_cli, "render freed.py:loss -g", 1)
     assert run_cli("hessian freed.py").exit_code == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -153,6 +154,21 @@ def test_doctor_says_when_nothing_can_draw(run_cli: RunCli, monkeypatch: pytest.
     failed = {check["name"] for check in report["checks"] if check["ok"] is False}
     assert failed == {"embedded", "resvg", "png", "pdf"}
     assert "Nothing here can draw a picture" in run_cli("doctor").stdout
+
+
+def test_doctor_tells_of_optional_packages(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor = import_module("gradgraph.doctor")
+
+    def version(package: str) -> str:
+        if package == "safetensors":
+            raise doctor.PackageNotFoundError(package)
+        return "3.9"
+
+    monkeypatch.setattr(doctor, "version", version)
+    text = run_cli("doctor").stdout
+    assert re.search(r"^ok  matplotlib +3\.9, for charts, as of gradgraph hessian --plot and --heat-map$", text, re.M)
+    missing = r"^--  safetensors +not installed; for gradgraph hessian --save: pip install 'gradgraph\[save\]'$"
+    assert re.search(missing, text, re.M)
 
 
 def test_an_existing_file_is_kept_unless_forced(run_cli: RunCli) -> None:

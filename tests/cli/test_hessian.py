@@ -198,7 +198,7 @@ def test_long_work_is_announced_once_where_there_is_no_bar(
     assert "computing" not in done(run_cli(line)).stderr
     monkeypatch.setattr(arguments, "_PATIENCE", 0.0)
     told = done(run_cli(f"{line}{'' if line.startswith('hessian') else ' --force'}")).stderr.splitlines()
-    assert told[0] == "computing the diagonal of the Hessian, 2,000 entries in all: this may take minutes"
+    assert told[0] == "computing the diagonal of the Hessian, 2,000 entries in all: this may take a while"
     assert len(told) == (2 if line.startswith("hessian") else 1), "one line for each piece of work"
 
 
@@ -210,3 +210,38 @@ def test_long_work_is_not_announced_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     with arguments.working("something"):
         math.factorial(20_000)
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "second"),
+    [
+        ("--plot a.png --heat-map a.png", "--plot", "--heat-map"),
+        ("--plot a.png --heat-map ./a.png --force", "--plot", "--heat-map"),
+        ("--save a.safetensors --plot a.safetensors", "--save", "--plot"),
+    ],
+)
+def test_one_file_for_two_options_is_refused_before_anything_runs(
+    run_cli: RunCli, line: str, first: str, second: str
+) -> None:
+    message = refused(run_cli, f"hessian train.py {line}", 2)
+    assert message.startswith(f"{first} and {second} both name ")
+    assert not Path("ran").exists()
+
+
+def test_a_hessian_too_large_to_draw_is_refused_before_its_diagonal(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    computed: list[object] = []
+    monkeypatch.setattr("gradgraph.annotated._MOST_ENTRIES", 12)
+    monkeypatch.setattr("gradgraph.annotated.add_hessian", lambda *_, **__: computed.append(1))
+    message = refused(run_cli, "hessian train.py --heat-map a.png", 1)
+    assert message.startswith("the Hessian of train.py has 13 entries a side, and a heat map is of at most 12; ")
+    assert computed == []
+
+
+def test_the_plot_needs_no_list(run_cli: RunCli) -> None:
+    pytest.importorskip("matplotlib")
+    text = done(run_cli("hessian train.py --top 0 --plot a.png")).stdout
+    assert "trace of the Hessian" not in text
+    assert Path("a.png").stat().st_size > 1000
