@@ -33,7 +33,7 @@ def heat_map(
 ) -> Path | Figure:
     """Draw a Hessian as a heat map: colours from negative through zero to positive, parameters told apart by lines.
 
-    A matrix of more than some 460 entries a side is drawn smaller, each cell the entry of largest magnitude among those
+    A matrix of more than 920 entries a side is drawn smaller, each cell the entry of largest magnitude among those
     it stands for, and the caption says of how many. Where entries lie orders of magnitude apart the colours are
     logarithmic, and the scale says so. Blocks that were not computed are hatched; what is not finite stands out.
 

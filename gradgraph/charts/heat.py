@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["heat_figure"]
 
-_MOST_CELLS = 460  # a side: of two pixels each, smaller ones could not be told apart
+_MOST_WHOLE = 920  # entries a side up to which each has a cell, of one pixel at least
+_MOST_CELLS = 460  # a side of what is pooled: of two pixels each, which the eye can tell apart
 _MOST_NUMBERED = 12  # entries a side up to which they are written into their cells
 _SIDE = 6.4  # inches of the matrix
 _MARGINS = (1.45, 0.8, 0.75)  # inches to its right, above and below
@@ -35,7 +36,7 @@ def heat_figure(blocks: HessianBlocks, theme: Theme, title: str | None) -> Figur
     sizes = {name: size for name, size in blocks.sizes.items() if size}
     if not sizes:
         raise InputError("heat_map expected a Hessian with entries, got one whose parameters are all empty.")
-    cells = cells_of(sizes, _MOST_CELLS)
+    cells = cells_of(sizes, _MOST_CELLS if sum(sizes.values()) > _MOST_WHOLE else _MOST_WHOLE)
     names = list(sizes)
     bounds = starts_of([cells[name] for name in names])
     picture, known = _picture(blocks, names, cells)
@@ -47,7 +48,7 @@ def heat_figure(blocks: HessianBlocks, theme: Theme, title: str | None) -> Figur
     plain(axes, theme)
     norm, decades = _scale(picture)
     low, high = ends(theme)
-    shades = [low, theme.diverging[0], theme.diverging[2], theme.diverging[4], high]
+    shades = [low, theme.diverging[0], theme.diverging[len(theme.diverging) // 2], theme.diverging[-1], high]
     # What is not finite: far from both ends of the scale.
     colors = LinearSegmentedColormap.from_list("diverging", shades).with_extremes(bad=theme.text)
     masked = np.where(known, picture, 0.0)

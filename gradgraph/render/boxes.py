@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 from gradgraph.render.font import text_width
@@ -72,10 +73,15 @@ def outline(
 
 def shade(value: float, measure: Measure, theme: Theme) -> str:
     """The fill for a value of the measure."""
-    scale = theme.diverging if measure.scale == "signed" else theme.sequence
     place = measure.place(value)
     if place != place:
         return theme.alert_fill
+    if measure.scale == "signed":
+        # Zero alone is neutral: a small part must not look like none.
+        middle = len(theme.diverging) // 2
+        steps = 0 if value == 0 else max(1, math.ceil(min(abs(2 * place - 1), 1.0) * middle))
+        return theme.diverging[middle + (steps if value > 0 else -steps)]
+    scale = theme.sequence
     return scale[min(max(int(place * len(scale)), 0), len(scale) - 1)]
 
 

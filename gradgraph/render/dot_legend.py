@@ -80,9 +80,11 @@ def _legend_boxes(picture: Picture, theme: Theme) -> Iterator[_Entry]:
 
 
 def _legend_scale(measure: Measure, theme: Theme) -> Iterator[_Entry]:
-    """The fills of the measure, the lowest and highest value written on the first and the last."""
+    """The fills of the measure, the lowest and highest value written on the first and the last, and zero on its own."""
     fills = theme.diverging if measure.scale == "signed" else theme.sequence
     texts = [format_number(measure.low), *[""] * (len(fills) - 2), format_number(measure.high)]
+    if measure.scale == "signed":
+        texts[len(fills) // 2] = "0"
     width = text_width(measure.label, DETAIL_PT) + 6
     name = {"label": quoted(measure.label), "shape": "plaintext", "style": '""', "width": inches(width)}
     yield "measure", "measure", width, [f"measure{listed(name)}"]

@@ -181,27 +181,33 @@ def _drawn(entry: _Entry, x: float, middle: float, theme: Theme) -> Iterator[str
     yield text(entry.words, x + entry.width + _BESIDE, middle + 3.3, DETAIL_PT, theme.quiet, anchor="start")
 
 
-def _fills(measure: Measure, theme: Theme) -> tuple[str, ...]:
-    return theme.diverging if measure.scale == "signed" else theme.sequence
-
-
-_STEP = 34.0  # one fill of the bar
+_BAR = 170.0
+_ZERO = 8.0  # the band of a signed scale's middle fill, which is for zero alone
 
 
 def _bar_width(measure: Measure) -> float:
-    return text_width(measure.label, DETAIL_PT) + 10 + 5 * _STEP + 20
+    return text_width(measure.label, DETAIL_PT) + 10 + _BAR + 20
+
+
+def _fills(measure: Measure, theme: Theme) -> list[tuple[str, float]]:
+    """The fills of the bar from low to high, and how wide each is."""
+    if measure.scale != "signed":
+        return [(fill, _BAR / len(theme.sequence)) for fill in theme.sequence]
+    middle = len(theme.diverging) // 2
+    step = (_BAR - _ZERO) / (len(theme.diverging) - 1)
+    return [(fill, _ZERO if at == middle else step) for at, fill in enumerate(theme.diverging)]
 
 
 def _bar(measure: Measure, x: float, top: float, theme: Theme) -> Iterator[str]:
     """The fills of the measure from low to high, with ticks below and the measure's name before."""
     yield text(measure.label, x, top + 9, DETAIL_PT, theme.quiet, anchor="start")
     x += text_width(measure.label, DETAIL_PT) + 10
-    fills = _fills(measure, theme)
-    for index, fill in enumerate(fills):
-        yield rectangle(x + index * _STEP, top, x + (index + 1) * _STEP, top + 11, fill)
-    whole = len(fills) * _STEP
-    yield rectangle(x, top, x + whole, top + 11, "none", theme.gradient, 0.8)
+    left = x
+    for fill, wide in _fills(measure, theme):
+        yield rectangle(left, top, left + wide, top + 11, fill)
+        left += wide
+    yield rectangle(x, top, x + _BAR, top + 11, "none", theme.gradient, 0.8)
     for place, words in measure.ticks():
-        at = x + place * whole
+        at = x + place * _BAR
         yield rectangle(at - 0.4, top + 11, at + 0.4, top + 14, theme.gradient)
         yield text(words, at, top + 23, 8.0, theme.quiet)

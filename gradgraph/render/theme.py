@@ -27,7 +27,7 @@ class Theme:
     opaque: tuple[str, str]
     root: tuple[str, str]  # fill and text
     sequence: tuple[str, ...]  # fills from low to high
-    diverging: tuple[str, ...]  # from negative through zero to positive
+    diverging: tuple[str, ...]  # from negative to positive, the middle one for zero itself
 
     def order(self, order: int) -> tuple[str, str]:
         """Fill and border of an operation of that order."""
@@ -73,7 +73,7 @@ LIGHT = Theme(
     opaque=("#d5d9df", "#1b1f24"),
     root=("#1b1f24", "#ffffff"),
     sequence=("#f3f7fb", "#dbe8f6", "#bdd6ee", "#9dc2e4", "#8cb9e0"),
-    diverging=("#8fbae0", "#c9deef", "#f5f5f5", "#fad9ae", "#f0b06a"),
+    diverging=("#8fbae0", "#b7d4ec", "#dae8f4", "#f5f5f5", "#fae5c6", "#f7cf9b", "#f0b06a"),
 )
 
 DARK = Theme(
@@ -97,7 +97,7 @@ DARK = Theme(
     opaque=("#3a414b", "#eceff3"),
     root=("#eceff3", "#14171c"),
     sequence=("#1a222c", "#1f3046", "#234060", "#27507a", "#285a8a"),
-    diverging=("#285a8a", "#21405e", "#23272d", "#5c4019", "#774b14"),
+    diverging=("#285a8a", "#214769", "#223547", "#23272d", "#443619", "#5f4219", "#7a4d14"),
 )
 
 

@@ -24,6 +24,7 @@ from torch import nn
 import gradgraph
 from gradgraph import InputError, RenderError, hessian
 from gradgraph.charts import heat_map, shares
+from gradgraph.charts.canvas import _DPI
 from gradgraph.charts.heat import _apart
 from gradgraph.charts.pooling import cells_of, pooled
 from gradgraph.curvature import HessianBlocks
@@ -202,6 +203,13 @@ def test_a_large_matrix_keeps_its_peaks_and_says_that_it_is_pooled() -> None:
     assert cells.shape[0] <= 462
     assert sorted(cells[cells != 0].tolist()) == [-7.0, 2.0, 5.0]
     assert "Each cell is the entry of largest magnitude among up to 9 × 9." in texts(figure)
+
+
+def test_each_entry_has_its_cell_as_long_as_there_are_pixels() -> None:
+    for side, cells in ((465, 465), (920, 920), (921, 460)):
+        figure = heat_map(of_matrix(torch.eye(side), {"w": side}))
+        assert shown(figure).shape == (cells, cells)
+        assert figure.axes[0].get_position().width * figure.get_figwidth() * _DPI >= cells
 
 
 @settings(max_examples=40, deadline=None)

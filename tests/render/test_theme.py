@@ -8,6 +8,8 @@ from itertools import combinations, pairwise
 import pytest
 
 from gradgraph.errors import InputError
+from gradgraph.render.boxes import shade
+from gradgraph.render.measures import Measure
 from gradgraph.render.theme import DARK, LIGHT, Theme, mixed, theme_called
 
 THEMES = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
@@ -115,6 +117,16 @@ def test_edges_and_measures_are_told_apart_by_every_eye(theme: Theme, vision: st
     for scale in (theme.sequence, theme.diverging):
         assert all(distance(one, other, vision) >= 4 for one, other in pairwise(scale))
         assert distance(scale[0], scale[-1], vision) >= 25
+
+
+@THEMES
+def test_zero_alone_has_the_fill_of_zero(theme: Theme) -> None:
+    signed = Measure("", -2.0, 2.0, "signed")
+    values = (-2.0, -1.0, -1e-9, 0.0, 1e-9, 1.0, 2.0)
+    assert tuple(shade(value, signed, theme) for value in values) == theme.diverging
+    assert shade(-0.16 * 2, signed, theme) == theme.diverging[2]
+    assert shade(0.0, Measure("", 0.0, 0.0, "signed"), theme) == theme.diverging[3]
+    assert shade(math.nan, signed, theme) == theme.alert_fill
 
 
 @THEMES
