@@ -25,8 +25,8 @@ __all__ = ["Estimator", "estimate", "planned"]
 Estimator = Literal["hutchinson", "xdiag"]
 
 _METHODS = {"hutchinson": hutchinson, "xdiag": xdiag}
-#: Products at least: two samples have a spread; a sketch of two vectors takes twice as many.
-_LEAST = {"hutchinson": 2, "xdiag": 4}
+#: Products at least: one vector is an estimate, of unknown error; a sketch of two takes twice as many.
+_LEAST = {"hutchinson": 1, "xdiag": 4}
 _DEFAULT = 100
 #: Where the tolerance ends it. A sketch holds as many vectors.
 _DEFAULT_WITH_TOLERANCE = {"hutchinson": 10_000, "xdiag": 1_000}
@@ -49,8 +49,8 @@ def planned(method: Estimator, probes: int | None, tolerance: float | None) -> i
         return _DEFAULT if tolerance is None else _DEFAULT_WITH_TOLERANCE[method]
     if not is_number(probes, Integral) or probes < _LEAST[method]:
         raise InputError(
-            f"probes expected a whole number of Hessian-vector products, {_LEAST[method]} at least for {method!r}, so "
-            f"that they have a spread; got {probes!r}."
+            f"probes expected a whole number of Hessian-vector products, {_LEAST[method]} at least for {method!r}; got "
+            f"{probes!r}."
         )
     return int(probes)
 
@@ -75,6 +75,7 @@ def estimate(
         order: the gradients.
         names: parameters whose gradients have a graph, one at least.
         probes: products of the Hessian with a vector to spend at most; see `planned`. "xdiag" holds so many vectors.
+            A single one has no spread: its standard errors are NaN.
         tolerance: stop where the norm of the standard errors is at most this share of the norm of the diagonal (as far
             as it is known by then), over all entries of all `names`. Looked at after 16 vectors, then after each
             quarter more (16 at least). An estimate that stops at its own error looks a little better than it is.

@@ -58,10 +58,10 @@ def hutchinson(
         advance(stop - done - (last - first))
         done = stop
         whole = own.over(share)
-        enough = is_enough(whole.mean, whole.stderr, tolerance, share)
+        enough = done > 1 and is_enough(whole.mean, whole.stderr, tolerance, share)
         if enough:
             break
-    return Estimate(whole.mean, whole.stderr, False, f"{done} probes, {ending(enough, tolerance)}")
+    return Estimate(whole.mean, whole.stderr, False, f"{done} probe{'s' * (done != 1)}, {ending(enough, tolerance)}")
 
 
 def ending(enough: bool, tolerance: float | None) -> str:

@@ -89,8 +89,8 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """The variance of one vector's entries, without bias."""
-        return self._spread / (self.count - 1)
+        """The variance of one vector's entries, without bias; NaN of a single vector."""
+        return self._spread / (self.count - 1) if self.count > 1 else torch.full_like(self._spread, torch.nan)
 
     @property
     def stderr(self) -> Tensor:

@@ -29,7 +29,7 @@ class Curvature:
         graph: the graph of the loss, with the contributions in the node attribute `curvature`; it is not live.
         gauss_newton: the sum over the operations that take the model's output in; None where that is not known.
         residual: the sum over all others; None where `gauss_newton` is.
-        stderr: standard error of `total`, of an estimated trace; else None.
+        stderr: standard error of `total`, of an estimated trace, NaN of a single probe; else None.
         probes: how many vectors it was estimated with; 0 for exact results.
         diagonal: with `per_entry`, the diagonal of the Hessian by parameter; else None.
         entries: with `per_entry`, by parameter and node key what the operation adds to its diagonal; else None.
@@ -123,7 +123,7 @@ class Curvature:
         what = "trace of the Hessian" if self.of == "trace" else "curvature along one direction"
         text = f"{what} {self.total:.6g}"
         if self.stderr is not None:
-            text += f" ± {self.stderr:.2g} ({self.probes} probes)"
+            text += f" ± {self.stderr:.2g} ({self.probes} probe{'s' * (self.probes != 1)})"
         if self.gauss_newton is not None:
             text += f": Gauss-Newton {self.gauss_newton:.4g}, residual {self.residual:.4g}"
         return text

@@ -142,7 +142,7 @@ def estimated_trace(
     """The mean of ωᵀHω over vectors ω of random signs, whose expectation is the trace.
 
     M. F. Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines",
-    Communications in Statistics 18 (1989). The standard error is that of the sample's mean.
+    Communications in Statistics 18 (1989). The standard error is that of the sample's mean; NaN of one vector.
     """
     found = Found("trace", stderr=0.0, probes=probes)
     if not order.gradients:
@@ -161,7 +161,10 @@ def estimated_trace(
             bar.advance(count)
     found.total = added(totals) / probes
     found.contributions = {key: added(values) / probes for key, values in sums.items()}
-    found.stderr = math.sqrt(added((one - found.total) ** 2 for one in totals) / (probes - 1) / probes)
+    if probes > 1:
+        found.stderr = math.sqrt(added((one - found.total) ** 2 for one in totals) / (probes - 1) / probes)
+    else:
+        found.stderr = math.nan
     return found
 
 

@@ -303,6 +303,19 @@ def test_dtypes_are_the_parameters(method: Estimator) -> None:
         assert ((values[name].double() - exact[name].double()).abs() <= near).all()
 
 
+def test_a_single_probe_has_no_spread() -> None:
+    matrix = symmetric(decaying(20, 0.9))
+    values, stderr, report = of_matrix("hutchinson", matrix, probes=1)
+    signs = Signs(20, int(torch.randint(2**31, (), generator=seeded(0))), torch.device("cpu"))(0, 1)[0].double()
+    torch.testing.assert_close(values, signs * (matrix @ signs))
+    assert stderr.isnan().all()
+    assert report.reason.startswith("1 probe, as many as wanted")
+    one, error, report = of_matrix("hutchinson", matrix, probes=1, tolerance=1e9)
+    assert torch.equal(one, values)
+    assert "not met" in report.reason
+    assert error.isnan().all()
+
+
 def test_part_of_the_parameters_is_their_own_block() -> None:
     torch.manual_seed(0)
     loss, params = LOSSES["mlp"]()
@@ -380,7 +393,7 @@ def test_what_is_planned() -> None:
     assert planned("xdiag", 7, 0.1) == 7
 
 
-@pytest.mark.parametrize("probes", [1, 0, -3, 2.5, True, "7"])
+@pytest.mark.parametrize("probes", [0, -3, 2.5, True, "7"])
 def test_too_few_probes(probes: Any) -> None:
     for method in METHODS:
         with pytest.raises(InputError, match=r"probes expected a whole number of Hessian-vector products, \d at least"):
