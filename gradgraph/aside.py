@@ -115,7 +115,11 @@ def _explained(error: Exception, what: str, roots: Sequence[Node], again: str) -
             f"Call that pass with retain_graph=True, or {again}."
         )
     if "modified by an inplace operation" in text:
-        return InputError(f"{what} needs a saved tensor that was changed in place since: {first}")
+        return InputError(
+            f"{what} needs a saved tensor that was changed in place since the forward: a parameter by "
+            "optimizer.step(), a buffer by another forward, or a tensor by an operation such as add_(). Analyse before "
+            f"that, or run the forward again. torch says: {first}"
+        )
     if "checkpoint is not compatible with .grad()" in text or "checkpoint is incompatible with .grad()" in text:
         return reentrant(what)
     if "donated buffers" in text:

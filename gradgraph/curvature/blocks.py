@@ -39,9 +39,11 @@ class HessianBlocks(dict[str, Any]):
         """The Hessian as a matrix `[n, n]`, parameters flattened and in order; or the block of one parameter.
 
         Raises:
-            InputError: without a name, and the blocks between parameters were not computed.
+            InputError: no parameter has that name; or without a name, and the blocks between parameters were not
+                computed.
         """
         if name is not None:
+            self._check(name)
             block = self[name]
             size = self._sizes[name]
             tensor: Tensor = block[name] if isinstance(block, dict) else block
@@ -62,12 +64,23 @@ class HessianBlocks(dict[str, Any]):
         return dict(self._sizes)
 
     def block(self, row: str, column: str) -> Tensor | None:
-        """The block between two parameters as a matrix; None if it was not computed."""
+        """The block between two parameters as a matrix; None if it was not computed.
+
+        Raises:
+            InputError: no parameter has one of the names.
+        """
+        self._check(row, column)
         entry = self[row]
         if not isinstance(entry, dict):
             return self.matrix(row) if row == column else None
         tensor: Tensor = entry[column]
         return tensor.reshape(self._sizes[row], self._sizes[column])
+
+    def _check(self, *names: str) -> None:
+        for name in names:
+            if name not in self:
+                known = ", ".join(map(repr, list(self)[:8])) + (f" and {len(self) - 8} more" if len(self) > 8 else "")
+                raise InputError(f"a name of a parameter was expected, one of {known}; got {name!r}.")
 
     def heat_map(
         self, path: str | os.PathLike[str] | None = None, *, theme: str = "light", title: str | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradgraph.errors import InputError
 from gradgraph.teardown import reachable
 
-__all__ = ["budget", "bytes_per_row", "check_sizes", "chunk_for", "is_number", "mib"]
+__all__ = ["budget", "bytes_per_row", "check_generator", "check_sizes", "chunk_for", "is_number", "mib"]
 
 #: Rows beyond these bytes gain nothing: on a CPU the working set should stay near the caches. But a pass has costs of
 #: its own, so a few rows go into one in any case.
@@ -64,6 +64,19 @@ def check_sizes(chunk_size: int | None, memory: int | None) -> None:
     if memory is not None and (not is_number(memory, Real) or not 0 < memory < math.inf):
         raise InputError(
             f"memory expected a positive number of bytes, such as 16 * 2**20, or None for the default; got {memory!r}."
+        )
+
+
+def check_generator(generator: object) -> None:
+    """Refuse what draws no numbers.
+
+    Raises:
+        InputError: `generator` is neither a `torch.Generator` nor None.
+    """
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise InputError(
+            "generator expected a torch.Generator, such as torch.Generator().manual_seed(3), or None for one seeded 0; "
+            f"got {generator!r}."
         )
 
 

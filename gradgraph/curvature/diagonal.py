@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from gradgraph.curvature.budget import check_sizes
+from gradgraph.curvature.budget import check_generator, check_sizes
 from gradgraph.curvature.entries import accumulated, batched, zeros
 from gradgraph.curvature.estimators import estimate, planned
 from gradgraph.curvature.first_order import FirstOrder, first_order
@@ -64,10 +64,11 @@ def hessian_diagonal(
             And the estimators, for what is too large for those: "hutchinson", and "xdiag", which learns the largest
             eigenvectors from half of its products.
         chunk_size: rows per pass; by default as many as `memory` holds.
-        memory: bytes that the rows of one pass may take; by default what is plenty for speed (16 MiB on a CPU, 1 GiB
-            on a GPU), and never more than a quarter of what is free. A single row may need more: it is computed alone,
-            and the report says so.
-        probes: estimators: Hessian-vector products to spend at most; 100 by default.
+        memory: bytes that the rows of one pass may take; by default what is plenty for speed (on a CPU 16 MiB, 64 MiB
+            for tangents of "graph", or what 16 rows take if that is more; on a GPU 1 GiB or 16 rows), and never more
+            than a quarter of what is free. A single row may need more: it is computed alone, and the report says so.
+        probes: estimators: Hessian-vector products to spend at most; 100 by default. "hutchinson" takes a single one,
+            as AdaHessian does; it has no spread, so its standard errors are NaN.
         tolerance: estimators: stop where the norm of the standard errors is at most this share of the norm of the
             diagonal.
         generator: estimators: decides the random vectors, by one number drawn from it; by default one seeded 0, so
@@ -102,6 +103,7 @@ def hessian_diagonal(
     estimates = method in ("hutchinson", "xdiag")
     if estimates:
         planned(method, probes, tolerance)  # type: ignore[arg-type]
+        check_generator(generator)
     else:
         _check_unused(method, probes=probes, tolerance=tolerance, generator=generator)
     tensors = labelled(params, caller_namespace())

@@ -180,22 +180,29 @@ def _reached(order: FirstOrder) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in order.tensors.items() if order.reached[name] != "unreachable"}
 
 
-def _fitting(vector: VectorLike, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
+def _fitting(
+    vector: VectorLike, tensors: Mapping[str, Tensor], what: str = "vector"
+) -> tuple[dict[str, Tensor], int | None]:
     """`vector` by name, checked against the parameters; and how many vectors it holds, None for a plain one."""
     if isinstance(vector, Mapping):
         missing = [name for name in tensors if name not in vector]
         foreign = [name for name in vector if name not in tensors]
         if missing or foreign:
             raise InputError(
-                f"vector expected one tensor for each of {', '.join(map(repr, list(tensors)[:5]))}; "
+                f"{what} expected one tensor for each of {', '.join(map(repr, list(tensors)[:5]))}; "
                 + (f"it lacks {missing[0]!r}." if missing else f"it has {foreign[0]!r}, which is no parameter.")
             )
         given = {name: vector[name] for name in tensors}
+    elif not _holds_tensors(vector):
+        raise InputError(
+            f"{what} expected a tensor for each of {', '.join(map(repr, list(tensors)[:5]))}: one tensor, several in "
+            f"their order, or a dict by name, of the parameters' shapes; got {vector!r}."
+        )
     else:
         entries = [vector] if isinstance(vector, Tensor) else list(vector)
         if len(entries) != len(tensors):
             raise InputError(
-                f"vector expected {len(tensors)} tensors, one per parameter in their order, got {len(entries)}."
+                f"{what} expected {len(tensors)} tensors, one per parameter in their order, got {len(entries)}."
             )
         given = dict(zip(tensors, entries, strict=True))
     count = _count(given, tensors)
@@ -203,14 +210,24 @@ def _fitting(vector: VectorLike, tensors: Mapping[str, Tensor]) -> tuple[dict[st
     for name, entry in given.items():
         expected = tensors[name]
         if not isinstance(entry, Tensor):
-            raise InputError(f"vector expected a tensor for {name!r}, got {type(entry).__name__}.")
+            raise InputError(f"{what} expected a tensor for {name!r}, got {type(entry).__name__}.")
         shape = (*leading, *expected.shape)
         if entry.shape != shape or entry.dtype != expected.dtype or entry.device != expected.device:
+            if entry.shape != shape:
+                advice = "split a flat vector with torch.split and reshape its parts"
+            elif entry.dtype != expected.dtype:
+                advice = f"convert it: .to({expected.dtype})"
+            else:
+                advice = f"move it: .to({str(expected.device)!r})"
             raise InputError(
-                f"vector's tensor for {name!r} expected {_described(expected, shape)}, got "
-                f"{_described(entry, entry.shape)}; split a flat vector with torch.split and reshape its parts."
+                f"{what}'s tensor for {name!r} expected {_described(expected, shape)}, got "
+                f"{_described(entry, entry.shape)}; {advice}."
             )
     return {name: entry.detach() for name, entry in given.items()}, count
+
+
+def _holds_tensors(vector: object) -> bool:
+    return isinstance(vector, Iterable) and not isinstance(vector, (str, bytes))
 
 
 def _count(given: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradgraph.curvature.budget import check_sizes, is_number
+from gradgraph.curvature.budget import check_generator, check_sizes, is_number
 from gradgraph.curvature.first_order import Differentiate, first_order
 from gradgraph.curvature.products import VectorLike, _fitting
 from gradgraph.curvature.split_parts import after_outputs, places_of, recorded_outputs
@@ -61,7 +61,8 @@ def curvature(
         direction: e, as the vector of `hvp`; None for the trace of the Hessian.
         outputs: what the model returned, a tensor or several in any nesting. The operations after it add the
             Gauss-Newton part. By default what left the recorded module that has the parameters, where that is sure.
-        probes: estimate the trace with so many vectors of random signs instead (Hutchinson).
+        probes: estimate the trace with so many vectors of random signs instead (Hutchinson). A single one has no
+            spread: `stderr` is NaN.
         generator: what they are drawn from; by default a new one with seed 0.
         per_entry: keep the split of each entry of the diagonal: `entries`, one tensor per parameter and operation.
         memory: bytes that the rows of one pass may take, for a trace; see `hessian_diagonal`.
@@ -77,8 +78,9 @@ def curvature(
         GradGraphError: something in the graph cannot be differentiated twice, or its backward is not that of what it
             computes, so that there is nothing to split; it is named. That the contributions sum to eᵀHe is checked.
 
-    Cost: a direction takes two passes, as `hvp`; a probe one more; the exact trace one per entry, several at once by
-    vmap. Memory: that of the gradient's graph and, per row, of the tensors in it.
+    Cost: a direction takes two passes, as `hvp`; a probe one more. The exact trace takes as many as method "graph" of
+    `hessian_diagonal`, several at once by vmap; what is not read off the graph takes one per entry. Memory: that of the
+    gradient's graph and, per row, of the tensors in it.
 
     Example:
         >>> import torch, gradgraph
@@ -89,6 +91,7 @@ def curvature(
     """
     _check_options(direction, probes, per_entry)
     check_sizes(None, memory)
+    check_generator(generator)
     namespace = caller_namespace()
     given: ParamsLike = without_edges(params, loss)
     tensors = labelled(given, namespace)
@@ -164,7 +167,7 @@ def _graph(
 
 def _direction(direction: VectorLike, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The direction by name, checked against the parameters."""
-    given, count = _fitting(direction, tensors)
+    given, count = _fitting(direction, tensors, "direction")
     if count is not None:
         raise InputError(
             f"curvature splits along one direction, got {count} vectors at once; call it for each, or leave the "
@@ -182,8 +185,8 @@ def _check_options(direction: Any, probes: int | None, per_entry: bool) -> None:
         )
     if probes is not None and per_entry:
         raise InputError("per_entry splits the exact diagonal, and probes estimate the trace; leave one of them out.")
-    if probes is not None and (not is_number(probes, Integral) or probes < 2):
+    if probes is not None and (not is_number(probes, Integral) or probes < 1):
         raise InputError(
-            "probes expected a whole number, 2 or more for a standard error, or None for the exact trace; got "
+            "probes expected a whole number, 1 or more (2 for a standard error), or None for the exact trace; got "
             f"{probes!r}."
         )

@@ -73,6 +73,17 @@ def test_matrix_of_one_block_and_of_all() -> None:
     assert repr(blocks) == "<HessianBlocks, one block a parameter: x: 2 × 2, y: 1 × 1>"
 
 
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    x, y = (torch.ones(2, requires_grad=True) for _ in range(2))
+    for kind in ("parameter", "full"):
+        blocks = hessian((x * y).sum(), {"x": x, "y": y}, blocks=kind)
+        for call, names in ((blocks.matrix, ["z"]), (blocks.block, ["z", "x"]), (blocks.block, ["x", "z"])):
+            with pytest.raises(InputError, match="a name of a parameter was expected, one of 'x', 'y'; got 'z'"):
+                call(*names)
+        with pytest.raises(KeyError):
+            blocks["z"]
+
+
 def test_two_to_one_map_of_the_seeds() -> None:
     x = torch.tensor([0.0, 1.0], requires_grad=True)
     weight = torch.tensor([0.5596, 0.1991])

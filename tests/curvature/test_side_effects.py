@@ -312,6 +312,20 @@ def test_sizes_of_the_wrong_type_say_what_is_expected(name: str, value: Any, wor
             analysis(**{name: value})
 
 
+@pytest.mark.parametrize("analysis", ["batched", "hessian", "curvature", "hvp"])
+def test_a_step_between_forward_and_analysis_is_named(analysis: str) -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    loss = net(torch.randn(4, 3)).pow(2).mean()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    words = (
+        r"changed in place since the forward: a parameter by optimizer.step\(\).* Analyse before that, or run the forw"
+    )
+    with pytest.raises(InputError, match=words):
+        ANALYSES[analysis](loss, dict(net.named_parameters()))
+
+
 def test_sizes_may_be_numbers_of_any_library() -> None:
     x = torch.ones(2, requires_grad=True)
     loss = (x**2).sum()

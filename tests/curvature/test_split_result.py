@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from torch.nn import functional
 import gradgraph
 from gradgraph import annotate, curvature, hessian_diagonal, record, trace
 from gradgraph.curvature import Curvature
+from gradgraph.curvature.split_check import Check
+from gradgraph.curvature.split_pass import SplitPass
+from gradgraph.curvature.split_rows import SplitRows
 from gradgraph.errors import GradGraphError, InputError
 from gradgraph.graph import AutogradGraph
 from gradgraph.readwrite import read_json, write_json
@@ -498,7 +503,14 @@ def test_options_that_exclude_each_other() -> None:
         ({"direction": v, "probes": 3}, "probes is for the trace, so expected no direction"),
         ({"direction": v, "per_entry": True}, "per_entry is for the trace, so expected no direction"),
         ({"probes": 3, "per_entry": True}, "per_entry splits the exact diagonal, and probes estimate the trace"),
-        ({"probes": 1}, "probes expected a whole number, 2 or more for a standard error, or None for .*; got 1"),
+        ({"probes": 0}, "probes expected a whole number, 1 or more .2 for a standard error., or None for .*; got 0"),
+        ({"probes": 2, "generator": 3}, r"generator expected a torch.Generator, such as .*; got 3"),
+        ({"direction": "gradient"}, r"direction expected a tensor for each of 'x': .*; got 'gradient'"),
+        ({"direction": 2.0}, r"direction expected a tensor for each of 'x': .*; got 2.0"),
+        (
+            {"direction": v.double()},
+            r"direction's tensor for 'x' expected float32 .*; convert it: .to\(torch.float32\)",
+        ),
         ({"probes": "7"}, "probes expected a whole number, .*; got '7'"),
         ({"probes": 2.5}, "got 2.5"),
         ({"direction": torch.ones(3)}, "expected float32 of shape .2., got|expected .* of shape .2. on cpu, got"),
@@ -509,6 +521,51 @@ def test_options_that_exclude_each_other() -> None:
     ):
         with pytest.raises(InputError, match=words):
             curvature(loss, x, **given)
+
+
+def test_a_single_probe_has_no_spread() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    result = curvature((x**3).sum(), x, probes=1)
+    assert result.total == pytest.approx(18.0)  # the Hessian is diagonal: any signs give its trace
+    assert result.stderr is not None
+    assert math.isnan(result.stderr)
+    assert "± nan (1 probe)" in str(result)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_noise_is_no_wrong_batching_rule(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss does not depend on a bias before a batch norm: its parts are rounding."""
+    kept: list[SplitRows] = []
+
+    def made(split: SplitPass, reset: Callable[[], None], check: Check) -> SplitRows:
+        kept.append(SplitRows(split, reset, check))
+        return kept[-1]
+
+    monkeypatch.setattr(sys.modules["gradgraph.curvature.split_watched"], "SplitRows", made)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).to(dtype)
+        loss = nn.functional.cross_entropy(net(torch.randn(8, 2, 6, 6, dtype=dtype)), torch.randint(0, 4, (8,)))
+        for options in ({"per_entry": True}, {"probes": 20}):
+            curvature(loss, {"bias": net[0].bias}, **options)
+    assert [rows.alone for rows in kept] == [None] * 6
+
+
+def test_a_wrong_batching_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = torch.func.vmap
+
+    def wrong(*args: Any, **options: Any) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            totals, parts = batch(*args, **options)(*given)
+            return totals * 1.01, parts * 1.01
+
+        return run
+
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    loss = x.prod() ** 2
+    expected = curvature(loss, x, probes=3)
+    monkeypatch.setattr(torch.func, "vmap", wrong)
+    assert curvature(loss, x, probes=3).contributions == pytest.approx(expected.contributions)
 
 
 def test_the_picture_shows_shares(tmp_path: Path) -> None:
