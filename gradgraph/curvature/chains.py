@@ -74,6 +74,11 @@ class Chain:
         self._slopes: Slopes = {}
 
     @property
+    def ends_at_loss(self) -> bool:
+        """Whether nothing is left to the engine, if the sum there is a term of the loss as it is."""
+        return bool(self.steps) and self.steps[-1].kind == "loss"
+
+    @property
     def cut(self) -> GradientEdge:
         """Where the engine takes over."""
         return self.steps[-1].edge if self.steps else self.site.edge

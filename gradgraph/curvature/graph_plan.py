@@ -101,14 +101,20 @@ class GraphPlan:
 
     def _add_shared(self, sites: list[Site]) -> None:
         """Take down what is shared at `sites`, if it can be read there."""
-        refused = any(not self._alike([getattr(site, role) for site in sites]) for role in ("weight", "bias"))
+        why = ""
+        if any(not self._alike([getattr(site, role) for site in sites]) for role in ("weight", "bias")):
+            why = "which take its entries in another order"
         fed = {number: place for number, site in enumerate(sites) if (place := self._fed(site)) is not None}
         # Where z is itself an x, its tangent is the one-hot too.
-        refused |= bool({site.place for site in sites} & set(fed.values()))
+        if {site.place for site in sites} & set(fed.values()):
+            why = "of which one multiplies what another gives"
         # The backward of a Function of the user's need not be the gradient.
-        refused |= bool(fed) and any(not operation(edge.node) for edge in self._behind_all(sites).values())
-        if refused or (fed and sites[0].kind != "matrix"):
-            self._refuse_shared(sites)
+        if fed and any(not operation(edge.node) for edge in self._behind_all(sites).values()):
+            why = "of which one feeds another, and a backward behind them is not torch's own"
+        if fed and sites[0].kind != "matrix":
+            why = "of which one feeds another"
+        if why:
+            self._refuse_shared(sites, why)
         else:
             self.shared.append(Shared(sites, fed))
 
@@ -120,14 +126,14 @@ class GraphPlan:
         numbers = torch.arange(1, words * units + 1, dtype=torch.float64, device="cpu").view(words, units)
         both = self.handed_back(embedding.weight, numbers), self.handed_back(head.weight, numbers.t())
         if fed is None or fed == embedding.place or head.weight.shape != (units, words) or not torch.equal(*both):
-            self._refuse_shared([embedding, head])
+            self._refuse_shared([embedding, head], "an embedding and a head that cannot be read together")
         else:
             self.shared.append(Tied(embedding, head, fed))
             self.sites.append(head)
 
-    def _refuse_shared(self, sites: list[Site]) -> None:
+    def _refuse_shared(self, sites: list[Site], why: str) -> None:
         names = {use.name for site in sites for use in site.uses}
-        self.refused.update(dict.fromkeys(names, f"it is used at {len(sites)} places"))
+        self.refused.update(dict.fromkeys(names, f"it is used at {len(sites)} places, {why}"))
 
     def _fed(self, site: Site) -> Place | None:
         """Where what is multiplied with the weight comes from, if it depends on the weight."""
@@ -186,14 +192,13 @@ class GraphPlan:
 
     def chains(self) -> dict[Site, dict[Way, Chain]]:
         """What may follow each site, by the way that is taken there."""
-        return {
-            site: {
-                "rows": chain_behind(self._walk, self._consumers, site, by_row=True),
-                "pairs": Chain(site, ()),
-                "entries": chain_behind(self._walk, self._consumers, site, by_row=False),
-            }
-            for site in self.sites
-        }
+        found: dict[Site, dict[Way, Chain]] = {}
+        for site in self.sites:
+            by_row = free = chain_behind(self._walk, self._consumers, site, by_row=True)
+            if not by_row.ends_at_loss:
+                free = chain_behind(self._walk, self._consumers, site, by_row=False)
+            found[site] = {"rows": by_row, "pairs": Chain(site, ()), "entries": free}
+        return found
 
     def works(
         self,
@@ -203,14 +208,19 @@ class GraphPlan:
         seen: Handed,
     ) -> list[Work]:
         """The cheapest way at each site whose gradient depends on anything."""
-        labels = self.labels()
         works = []
         slopes: Slopes = {}
         for site, ways in chains.items():
             gradient = gradients[site.place]
             if gradient is None or not gradient.requires_grad:
                 continue
-            groups = grouped(site, labels.get(site.place))
+            chain = ways["rows"]
+            if _is_closed(chain, gradients) and seen.along(chain, gradients) and chain.prepare(gradients, slopes):
+                lead, _, trail = site.sizes
+                groups = Groups(((lead * trail, True),), "as the operations behind it show")
+                works.append(Work(site, groups, chain, "rows"))
+                continue
+            groups = grouped(site, self.labels().get(site.place))
             way: Way = "rows"
             if groups.each > 1:
                 groups, way = self._weighed(site, groups, ways, product)
@@ -250,6 +260,12 @@ class GraphPlan:
                     total += sum(math.prod(shape_of(walk.nodes[key], nr) or ()) for nr in outputs)
                     stack += [(key, nr) for nr in outputs]
         return total
+
+
+def _is_closed(chain: Chain, gradients: Mapping[Place, Tensor | None]) -> bool:
+    """Whether a chain by row ends at a sum over entries that the loss is linear in: its rows are then apart."""
+    last = gradients[chain.last]
+    return chain.ends_at_loss and last is not None and not last.requires_grad
 
 
 def _costs(site: Site, groups: Groups, sizes: Mapping[Way, int]) -> dict[Way, float]:

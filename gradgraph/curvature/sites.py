@@ -150,6 +150,7 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False
     for u, v, slot, output_nr in zip(walk.source, walk.target, walk.slot, walk.output_nr, strict=True):
         consumers.setdefault((v, output_nr), []).append((u, slot))
     found = Sites([], {}, consumers, {})
+    known_saved: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if not tensor.requires_grad:
             continue
@@ -157,24 +158,41 @@ def find_sites(walk: Walk, tensors: Mapping[str, Tensor], *, terms: bool = False
         if edge.node not in walk.key_of:
             continue
         uses = _uses(walk, consumers, (walk.key_of[edge.node], edge.output_nr))
-        count = len(uses)
+        whole = f"it is used at {len(uses)} places ({_names(walk, uses)})"
         own_terms = _take_terms(walk, name, walk.key_of[edge.node], uses) if terms else []
-        known = [_recognised(walk, name, place, key, slot) for place, key, slot in uses]
+        known = [_recognised(walk, name, place, key, slot, known_saved) for place, key, slot in uses]
         if len(uses) > 1 and not _disjoint(walk, tensor, [place for place, _, _ in uses]):
             if not terms or not (_share(found.shared, known) or _tie(found.tied, known)):
-                found.refused[name] = f"it is used at {count} places"
+                found.refused[name] = f"{whole}, which cannot be read together"
             else:
                 found.terms += own_terms
             continue
-        strange = [name_of(walk.nodes[key]) for (_, key, _), one in zip(uses, known, strict=True) if one is None]
+        strange = [use for use, one in zip(uses, known, strict=True) if one is None]
         if strange:
-            found.refused[name] = f"it enters through {strange[0]}"
+            found.refused[name] = f"it enters through {_described(walk, *strange[0][:2])}"
             continue
         for one in known:
             if one is not None:
                 _add(found.sites, *one)
         found.terms += own_terms
     return found
+
+
+def _names(walk: Walk, uses: list[tuple[Place, int, int]]) -> str:
+    return ", ".join(list(dict.fromkeys(name_of(walk.nodes[key]) for _, key, _ in uses))[:5])
+
+
+def _described(walk: Walk, place: Place, key: int) -> str:
+    """The operation at `key`, which takes the output at `place`; and the shapes, where those are in the way."""
+    node = walk.nodes[key]
+    shape, operand = shape_of(node, 0), shape_of(walk.nodes[place[0]], place[1])
+    if (
+        operation(node) not in ("Add", "Mul")
+        or shape in (None, operand)
+        or sum(size != 1 for size in operand or ()) < 2
+    ):
+        return name_of(node)
+    return f"{name_of(node)}, {list(operand or ())} broadcast to {list(shape or ())}: not along all axes but one"
 
 
 def _take_terms(walk: Walk, name: str, own: int, uses: list[tuple[Place, int, int]]) -> list[Term]:
@@ -280,8 +298,13 @@ def _add(sites: list[Site], site: Site, role: str, use: Use) -> None:
     setattr(site, role, use)
 
 
-def _recognised(walk: Walk, name: str, place: Place, key: int, slot: int) -> tuple[Site, str, Use] | None:
-    """The site at node `key`, and whether what enters by `slot` is its weight or its bias."""
+def _recognised(
+    walk: Walk, name: str, place: Place, key: int, slot: int, known_saved: dict[int, dict[str, Tensor]]
+) -> tuple[Site, str, Use] | None:
+    """The site at node `key`, and whether what enters by `slot` is its weight or its bias.
+
+    `known_saved` has what nodes saved, as far as they have been asked.
+    """
     node = walk.nodes[key]
     rule = KINDS.get(operation(node))
     shape, operand = shape_of(node, 0), shape_of(walk.nodes[place[0]], place[1])
@@ -289,8 +312,10 @@ def _recognised(walk: Walk, name: str, place: Place, key: int, slot: int) -> tup
         return None
     if not _is_of_its_type(walk, key, place):
         return None
-    tensors = [(one.name, one.data) for one in saved_values(node) if one.state == "live"]
-    saved = {name: data for name, data in tensors if data is not None and data.layout is torch.strided}
+    if key not in known_saved:
+        tensors = [(one.name, one.data) for one in saved_values(node) if one.state == "live"]
+        known_saved[key] = {name: data for name, data in tensors if data is not None and data.layout is torch.strided}
+    saved = known_saved[key]
     known = rule(node, slot, shape, operand, saved)
     if known is None:
         return None
