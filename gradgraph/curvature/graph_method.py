@@ -117,7 +117,9 @@ class GraphMethod:
                 continue
             if gradient.requires_grad:
                 # What it gives to the loss is not a term of its own, and may go with what a site gives.
-                self._refuse(term, f"it enters through {term.node.name()}")
+                self._refuse(
+                    term, f"it enters through {term.node.name()} by entry, and its gradient there is not constant"
+                )
                 continue
             _, bend = derivatives(term.node, term.slots, term.use.operand, gradient)
             if bend is not None:
@@ -130,7 +132,9 @@ class GraphMethod:
         for shared in self._plan.shared:
             shared.start(self._plan.labels())
             if shared.tangents >= shared.entries:
-                self._refuse(shared, f"it is used at {len(shared.sites)} places")
+                why = ", since no samples are told apart" if shared.samples == 1 else ""
+                takes = f"{shared.tangents} tangents instead of {shared.entries} rows{why}"
+                self._refuse(shared, f"it is used at {len(shared.sites)} places, which would take {takes}")
             elif not any(use.name in self.refused for use in shared.uses):
                 self._shared.append(shared)
                 self.tangents += shared.tangents

@@ -93,6 +93,11 @@ class Shared:
         return sum(self.sites[number].sizes[1] * self.tables[number].shape[1] for number in self.senders)
 
     @property
+    def samples(self) -> int:
+        """How many are told apart."""
+        return len(self.tables[0])
+
+    @property
     def entries(self) -> int:
         """How many rows of the Hessian would have to be computed instead."""
         return sum(math.prod(use.shape) for use in self.uses)
@@ -100,9 +105,10 @@ class Shared:
     @property
     def reason(self) -> str:
         """What was done, in words."""
-        samples = len(self.tables[0])
+        if self.samples == 1:
+            return f"at {len(self.sites)} places; a tangent for each unit and row"
         said = f"at {len(self.sites)} places; a tangent for each unit and row of a sample"
-        return said + (f", at all {samples} samples at once (proven from operations and shapes)" if samples > 1 else "")
+        return f"{said}, at all {self.samples} samples at once (proven from operations and shapes)"
 
     def pieces(self, number: int, first: int, last: int, most: int) -> Iterator[Piece]:
         """The tangents of the units from `first` to `last` at site `number`, at most `most` in a piece."""

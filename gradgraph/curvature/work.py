@@ -21,7 +21,7 @@ from gradgraph.curvature.tangents import CUT, Block
 __all__ = ["Piece", "Way", "Work"]
 
 #: "rows": a one-hot tangent for each unit, at all rows at once, each of which is a sample of its own. "pairs": one for
-#: each unit and place within a sample, at all samples at once. "entries": the tangent of each single entry.
+#: each unit and row of a sample, at all samples at once. "entries": the tangent of each single entry.
 Way = Literal["rows", "pairs", "entries"]
 
 
@@ -76,9 +76,10 @@ class Work:
         elif self.way == "rows":
             said = f"a tangent for each unit, at all {samples} samples at once ({self.groups.how})"
         elif samples > 1:
-            said = f"a tangent for each unit and place, at all {samples} samples of {each} at once ({self.groups.how})"
+            said = f"a tangent for each unit and row of a sample, at all {samples} samples ({each} rows each) at once"
+            said += f" ({self.groups.how})"
         else:
-            said = "a tangent for each unit and place"
+            said = "a tangent for each unit and row"
         said += f", carried through {steps} operation{'s' * (steps > 1)}" if steps else ""
         return f"{said}; {self.note}" if self.note else said
 

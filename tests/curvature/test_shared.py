@@ -93,6 +93,30 @@ def test_a_language_model_with_one_table(padding: int | None) -> None:
     assert "table" in shared(result)
 
 
+def test_reasons_say_why_rows_were_taken() -> None:
+    torch.manual_seed(0)
+    w, x, few = (torch.randn(3, 3, requires_grad=True) for _ in range(3))
+    position = torch.randn(4, 3, requires_grad=True)
+    tokens = torch.randn(5, 4, 3)
+
+    def reason(loss: Tensor, tensor: Tensor) -> str:
+        return assert_right(loss, {"it": tensor}).report["it"].reason
+
+    mixed = torch.softmax((tokens + position).flatten(1) @ torch.randn(12, 12), 0)
+    assert reason(mixed.square().sum(), position).startswith(
+        "it enters through AddBackward0, [4, 3] broadcast to [5, 4, 3]: not along all axes but one; "
+    )
+    assert reason(((x @ w).tanh() @ w.t()).square().sum(), w).startswith("it is used at 2 places")
+    assert reason((w.sum() * torch.matrix_exp(w)).sum(), w).startswith(
+        "it is used at 2 places (SumBackward0, LinalgMatrixExpBackward0), which cannot be read together; "
+    )
+    once = (torch.randn(6, 3) @ few).tanh()
+    both = torch.softmax(once @ few, 0).square().sum()
+    assert reason(both, few).startswith(
+        "it is used at 2 places, which would take 36 tangents instead of 9 rows, since no samples are told apart; "
+    )
+
+
 def test_a_penalty_beside_shared_uses() -> None:
     torch.manual_seed(0)
     loss, cell = recurrent(nn.RNNCell(5, 10).double())
