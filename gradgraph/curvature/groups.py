@@ -109,13 +109,12 @@ def probed(site: Site, groups: Groups, product: Product, worth: Callable[[Groups
 
 def _is_apart(site: Site, sizes: list[int], place: int, bits: int, product: Product) -> bool:
     lead, units, trail = site.sizes
-    data = next(iter(site.saved.values()))
-    generator = torch.Generator(data.device).manual_seed(0)
-    index = torch.arange(math.prod(sizes), device=data.device).view(sizes)
-    index = index // math.prod(sizes[place + 1 :]) % sizes[place]
-    shift = torch.arange(bits, device=data.device).view(-1, *[1] * len(sizes))
-    chosen = (index >> shift & 1).bool().view(bits, lead, 1, trail)
     metadata = site.node._input_metadata[0]
+    generator = torch.Generator(metadata.device).manual_seed(0)
+    index = torch.arange(math.prod(sizes), device=metadata.device)
+    index = index // math.prod(sizes[place + 1 :]) % sizes[place]
+    shift = torch.arange(bits, device=metadata.device).unsqueeze(1)
+    chosen = (index >> shift & 1).bool().view(bits, lead, 1, trail)
     noise = torch.randn((bits, lead, units, trail), generator=generator, device=metadata.device, dtype=metadata.dtype)
     found = product((noise * chosen).view(bits, *site.shape))
     if found is None:

@@ -22,7 +22,7 @@ from gradgraph.curvature.apart_rules import MIXED, Labels
 from gradgraph.curvature.features import count_of, features, placed
 from gradgraph.curvature.groups import factors_of
 from gradgraph.curvature.sites import Place, Site, Use
-from gradgraph.curvature.work import Piece
+from gradgraph.curvature.work import Piece, pieces_of
 
 __all__ = ["Shared"]
 
@@ -53,6 +53,7 @@ class Shared:
     passes: int = 0
     chunk: int = 0
     seconds: float = 0.0
+    _features: dict[int, Tensor] = field(default_factory=dict)
 
     def start(self, labels: Mapping[Place, Labels]) -> None:
         """Find the samples that all sites tell apart, and make room for the results."""
@@ -112,11 +113,7 @@ class Shared:
 
     def pieces(self, number: int, first: int, last: int, most: int) -> Iterator[Piece]:
         """The tangents of the units from `first` to `last` at site `number`, at most `most` in a piece."""
-        each = self.tables[number].shape[1]
-        units, step = max(1, most // each), min(each, most)
-        for unit in range(first, last, units):
-            for start in range(0, each, step):
-                yield Piece(unit, min(unit + units, last), start, min(start + step, each))
+        return pieces_of(self.tables[number].shape[1], first, last, most)
 
     def vectors(self, number: int, piece: Piece) -> Tensor:
         """One-hot tangents of z at site `number`, at all samples: `[piece.size, *shape]`."""
@@ -185,7 +182,9 @@ class Shared:
     def _data(self, number: int, piece: Piece) -> Tensor:
         """What the weights of the units are multiplied with, `[units, F, samples, each]`; `[1, ...]` where alike."""
         site = self.sites[number]
-        data = features(site)
+        if number not in self._features:
+            self._features[number] = features(site)
+        data = self._features[number]
         if data.shape[2] > 1:
             units = torch.arange(piece.first, piece.last, device=data.device)
             data = data[:, :, units * data.shape[2] // site.sizes[1]]

@@ -18,7 +18,7 @@ from gradgraph.curvature.readings import Readings
 from gradgraph.curvature.sites import Site, Use
 from gradgraph.curvature.tangents import CUT, Block
 
-__all__ = ["Piece", "Way", "Work"]
+__all__ = ["Piece", "Way", "Work", "pieces_of"]
 
 #: "rows": a one-hot tangent for each unit, at all rows at once, each of which is a sample of its own. "pairs": one for
 #: each unit and row of a sample, at all samples at once. "entries": the tangent of each single entry.
@@ -38,6 +38,14 @@ class Piece:
     def size(self) -> int:
         """How many tangents they are."""
         return (self.last - self.first) * (self.stop - self.start)
+
+
+def pieces_of(each: int, first: int, last: int, most: int) -> Iterator[Piece]:
+    """The tangents of the units from `first` to `last`, `each` of a unit, at most `most` in a piece."""
+    units, step = max(1, most // each), min(each, most)
+    for unit in range(first, last, units):
+        for start in range(0, each, step):
+            yield Piece(unit, min(unit + units, last), start, min(start + step, each))
 
 
 class Work:
@@ -94,10 +102,7 @@ class Work:
 
     def pieces(self, first: int, last: int, most: int) -> Iterator[Piece]:
         """All tangents of the units from `first` to `last`, at most `most` in a piece."""
-        units, step = max(1, most // self.each), min(self.each, most)
-        for unit in range(first, last, units):
-            for start in range(0, self.each, step):
-                yield Piece(unit, min(unit + units, last), start, min(start + step, self.each))
+        return pieces_of(self.each, first, last, most)
 
     def block(self, piece: Piece) -> Block:
         """The tangents of `piece` at the cut."""
